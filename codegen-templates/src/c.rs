@@ -1,0 +1,108 @@
+//! Files of the C output.
+
+use askama::Template;
+
+/// A buffer of the model's interface.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Parameter name, for example `input_0`.
+    pub parameter: String,
+    /// Prefix of its macros, for example `KWS_INPUT_0`.
+    pub macro_prefix: String,
+    /// Name in the ONNX model.
+    pub onnx_name: String,
+    /// C element type.
+    pub c_type: &'static str,
+    /// Number of elements.
+    pub len: usize,
+    /// Shape, for example `1, 49, 10, 1`.
+    pub dims: String,
+    /// The step as a C literal and the zero point; `None` where elements are positions.
+    pub params: Option<(String, i32)>,
+}
+
+/// `NAME.h`.
+#[derive(Debug, Template)]
+#[template(path = "c/header.h.txt", escape = "none")]
+pub struct Header {
+    /// Comment lines that say where the file comes from.
+    pub provenance: Vec<String>,
+    /// Comment lines with computed facts.
+    pub facts: Vec<String>,
+    /// Prefix of symbols.
+    pub name: String,
+    /// Prefix of macros.
+    pub upper: String,
+    /// Inputs, in order.
+    pub inputs: Vec<Tensor>,
+    /// Outputs, in order.
+    pub outputs: Vec<Tensor>,
+    /// Size of the arena.
+    pub arena_bytes: usize,
+    /// Whether the caller passes the arena.
+    pub caller_arena: bool,
+    /// The entry point without semicolon.
+    pub prototype: String,
+}
+
+/// A constant array.
+#[derive(Debug, Clone)]
+pub struct Array {
+    /// Symbol.
+    pub symbol: String,
+    /// C element type.
+    pub c_type: &'static str,
+    /// Number of elements.
+    pub len: usize,
+    /// One sentence.
+    pub doc: String,
+    /// The values, in lines.
+    pub lines: Vec<String>,
+}
+
+/// `NAME_weights.c`.
+#[derive(Debug, Template)]
+#[template(path = "c/weights.c.txt", escape = "none")]
+pub struct Weights {
+    /// Comment lines that say where the file comes from.
+    pub provenance: Vec<String>,
+    /// All constants.
+    pub arrays: Vec<Array>,
+}
+
+/// A function.
+#[derive(Debug, Clone)]
+pub struct Function {
+    /// Lines of the comment above it.
+    pub doc: Vec<String>,
+    /// Everything up to the opening brace.
+    pub signature: String,
+    /// The body, indented.
+    pub body: String,
+}
+
+/// `NAME.c`.
+#[derive(Debug, Template)]
+#[template(path = "c/source.c.txt", escape = "none")]
+pub struct Source {
+    /// Comment lines that say where the file comes from.
+    pub provenance: Vec<String>,
+    /// Prefix of symbols.
+    pub name: String,
+    /// Prefix of macros.
+    pub upper: String,
+    /// Constants that the code refers to; their values are in the weights file.
+    pub arrays: Vec<Array>,
+    /// Small functions that the layers use.
+    pub helpers: Vec<String>,
+    /// One function for each layer.
+    pub functions: Vec<Function>,
+    /// The entry point without opening brace.
+    pub prototype: String,
+    /// Statements of the entry point.
+    pub calls: Vec<String>,
+    /// Whether a static arena is needed.
+    pub static_arena: bool,
+    /// Whether the caller's arena is passed and not used.
+    pub unused_arena: bool,
+}

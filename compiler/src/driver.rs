@@ -1,0 +1,175 @@
+//! The whole pipeline on one screen.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use ptqc_target_runtimes::Target;
+use sha2::{Digest, Sha256};
+
+use crate::calibrate::{Calibrator, Ranges};
+use crate::diag::{self, Code, Diagnostic, Diagnostics};
+use crate::front::{self, ExternalFiles, FloatRunner, Model};
+use crate::ir::{Checked, Float, Graph, Quant};
+use crate::lower::{self, Lowered};
+use crate::plan::{self, CheckedPlan};
+use crate::print::{self, ArenaMode, Bundle, Interface, TensorInfo};
+use crate::report::{self, Provenance, Report};
+use crate::{passes, quantize};
+
+/// One sample: an array for each input of the model, row-major.
+pub type Sample = Vec<Vec<f32>>;
+
+/// A model after import and passes.
+#[derive(Debug)]
+pub struct Frontend {
+    /// The imported model; executes on real numbers.
+    pub model: Model,
+    /// Its graph after the passes.
+    pub fused: Checked<Graph<Float>>,
+}
+
+/// Reads a model and fuses it.
+pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, usize>) -> diag::Result<Frontend> {
+    let model = front::load(bytes, external, pinned)?;
+    let fused = passes::run(model.graph.clone())?;
+    Ok(Frontend { model, fused })
+}
+
+/// Runs the float model over samples and records the range of every tensor. `tick` is called after each sample.
+///
+/// The result does not depend on the number of threads or on the order in which they finish.
+pub fn calibrate(
+    model: &Model,
+    samples: impl Iterator<Item = diag::Result<Sample>> + Send,
+    tick: &(dyn Fn() + Sync),
+) -> diag::Result<(Calibrator, u64)> {
+    let runner = model.tapped_runner()?;
+    let samples = Mutex::new((samples, 0u64));
+    let threads = rayon::current_num_threads();
+    let results: Vec<diag::Result<Calibrator>> =
+        rayon::broadcast(|_| calibrate_thread(&runner, &samples, tick)).into_iter().take(threads).collect();
+    let mut total = Calibrator::new(runner.names().iter().cloned());
+    for result in results {
+        total.merge(&result?);
+    }
+    let count = samples.into_inner().map(|(_, count)| count).map_err(|_| Diagnostic::internal("a calibration thread died"))?;
+    Ok((total, count))
+}
+
+fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
+    runner: &FloatRunner,
+    samples: &Mutex<(I, u64)>,
+    tick: &(dyn Fn() + Sync),
+) -> diag::Result<Calibrator> {
+    let mut calibrator = Calibrator::new(runner.names().iter().cloned());
+    let mut state = runner.state()?;
+    loop {
+        let next = {
+            let mut samples = samples.lock().map_err(|_| Diagnostic::internal("a calibration thread died"))?;
+            let next = samples.0.next();
+            samples.1 += u64::from(next.is_some());
+            next
+        };
+        let Some(sample) = next else { return Ok(calibrator) };
+        for (index, values) in state.run(&sample?)?.iter().enumerate() {
+            calibrator.observe(index, values)?;
+        }
+        tick();
+    }
+}
+
+/// The quantized graph, and warnings.
+pub fn quantize(frontend: &Frontend, ranges: &Ranges) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
+    let (graph, mut warnings) = quantize::quantize(&frontend.fused, ranges)?;
+    warnings.extend(frontend.model.warnings.clone());
+    Ok((graph, warnings))
+}
+
+/// What a build depends on beside the model and its ranges.
+#[derive(Debug, Clone)]
+pub struct Options<'a> {
+    /// Prefix of all symbols and file names; a legal lower-case identifier.
+    pub name: String,
+    /// What the code is for.
+    pub target: &'a Target,
+    /// Who owns the working memory.
+    pub arena: ArenaMode,
+    /// The command to repeat the build, without paths of this machine.
+    pub command: String,
+    /// SHA-256 of the model file.
+    pub model_sha256: String,
+}
+
+/// Every stage of a build, and the files.
+#[derive(Debug)]
+pub struct Build {
+    /// The quantized graph.
+    pub quant: Checked<Graph<Quant>>,
+    /// The plan.
+    pub plan: CheckedPlan,
+    /// The program.
+    pub lowered: Lowered,
+    /// The facts.
+    pub report: Report,
+    /// The files: name and text.
+    pub bundle: Bundle,
+    /// Warnings; never errors.
+    pub warnings: Diagnostics,
+}
+
+/// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
+pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
+    let (quant, mut warnings) = quantize(frontend, ranges)?;
+    let plan = plan::plan(&quant)?;
+    let lowered = lower::lower(&plan, options.target, &options.name)?;
+    let provenance = Provenance {
+        target: options.target.name.to_owned(),
+        arena_mode: options.arena.name(),
+        model_sha256: options.model_sha256.clone(),
+        ranges_sha256: sha256(ranges.to_toml().as_bytes()),
+    };
+    let report = report::report(&plan, &lowered, provenance);
+    let mut bundle = print::c::print(&lowered.program, &interface(&plan, &report, options));
+    bundle.insert(format!("{}.report.json", options.name), report.to_json());
+    warnings.extend(report.layout_copies.iter().map(|tensor| {
+        Diagnostic::warning(Code::LayoutCopy, "this tensor is copied into another layout, which costs time and memory")
+            .tensor(tensor)
+            .help("a Transpose or Reshape before it could be moved out of the model")
+    }));
+    Ok(Build { quant, plan, lowered, report, bundle, warnings })
+}
+
+/// What the emitted files say about themselves.
+fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interface {
+    let tensor = |name: &str, id| {
+        let ty = &plan.tensor(id).ty;
+        TensorInfo {
+            onnx_name: name.to_owned(),
+            dims: ty.shape.dims().to_vec(),
+            scale: ty.params().map(|params| params.scale.as_f32()),
+            zero_point: ty.params().map_or(0, |params| params.zero_point),
+        }
+    };
+    Interface {
+        provenance: vec![
+            format!("Generated by {}. Do not edit.", report.generator),
+            format!("Command: {}", options.command),
+            format!("Model:   sha256 {}", report.model_sha256),
+            format!("Ranges:  sha256 {}", report.ranges_sha256),
+            format!("Target:  {}, numerics profile {}", report.target, report.numerics),
+        ],
+        facts: vec![
+            format!("{} layers, {} multiply-accumulates", report.layers.len(), report.macs),
+            format!("{} bytes of constants, {} bytes of arena", report.weight_bytes, report.arena.bytes),
+            format!("largest accumulator {}", report.largest_accumulator()),
+        ],
+        inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, id)).collect(),
+        outputs: plan.outputs.iter().map(|(name, id)| tensor(name, *id)).collect(),
+        arena: options.arena,
+    }
+}
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

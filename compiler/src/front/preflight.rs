@@ -1,0 +1,328 @@
+//! Everything that can be known to be wrong before tract sees the model, reported together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tract_onnx::pb;
+
+use super::proto::{self, node_name};
+use super::registry::{self, KNOWN_UNSUPPORTED};
+use super::{ExternalFiles, ModelInput};
+use crate::diag::{Code, Diagnostic, Diagnostics};
+use crate::ir::Shape;
+
+/// Operator sets whose changes the importers know.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+
+/// At most this many other nodes are named in a note.
+const NAMED_NODES: usize = 3;
+
+/// Reads weights that lie in other files into the model.
+pub fn inline_external_data(proto: &mut pb::ModelProto, external: &ExternalFiles, problems: &mut Diagnostics) {
+    let Some(graph) = &mut proto.graph else { return };
+    let mut files: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    for tensor in graph.initializer.iter_mut().filter(|tensor| tensor.data_location == Some(1)) {
+        let field = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone());
+        let location = field("location").unwrap_or_default();
+        let number = |key: &str| field(key).and_then(|text| text.parse::<usize>().ok());
+        let (offset, length) = (number("offset").unwrap_or(0), number("length"));
+        let contents = files.entry(location.clone()).or_insert_with(|| {
+            external(&location).map_err(|error| problems.push(missing_file(&location, &error))).ok()
+        });
+        let Some(contents) = contents else { continue };
+        let end = length.map_or(Some(contents.len()), |length| offset.checked_add(length));
+        match end.and_then(|end| contents.get(offset..end)) {
+            Some(data) => {
+                tensor.raw_data = data.to_vec();
+                tensor.data_location = Some(0);
+                tensor.external_data.clear();
+            }
+            None => problems.push(
+                Diagnostic::error(Code::ExternalData, format!("the external data file `{location}` is too short"))
+                    .tensor(&tensor.name)
+                    .help("copy the data file again, next to the model"),
+            ),
+        }
+    }
+}
+
+fn missing_file(location: &str, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::error(Code::ExternalData, format!("the model keeps weights in `{location}`, which cannot be read"))
+        .note(error.to_string())
+        .help("put the file next to the model, or save the model in one file: onnx.save(onnx.load(PATH), OUT)")
+}
+
+/// Checks names, domains, operators and constants; trims what tract trips over.
+pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) {
+    check_opset(proto, problems);
+    if !proto.functions.is_empty() {
+        problems.push(
+            Diagnostic::error(Code::UnsupportedOp, "the model defines functions of its own")
+                .help("inline them: onnx.inliner.inline_local_functions(model)"),
+        );
+    }
+    let Some(graph) = &mut proto.graph else { return };
+    check_operators(graph, problems);
+    check_tensors(graph, problems);
+    check_wiring(graph, problems);
+    trim_unused_outputs(graph);
+}
+
+fn check_opset(proto: &pb::ModelProto, problems: &mut Diagnostics) {
+    let default = proto.opset_import.iter().find(|import| is_default(&import.domain));
+    match default.map(|import| import.version) {
+        Some(version) if OPSETS.contains(&version) => {}
+        Some(version) => problems.push(
+            Diagnostic::error(Code::UnsupportedOpset, format!("operator set {version} is not supported"))
+                .note(format!("operator sets {} to {} are", OPSETS.start(), OPSETS.end()))
+                .help("convert it: onnx.version_converter.convert_version(model, 18)"),
+        ),
+        None => problems.push(
+            Diagnostic::error(Code::UnsupportedOpset, "the model does not say which operator set it uses")
+                .help("export the model again with a recent exporter"),
+        ),
+    }
+}
+
+fn is_default(domain: &str) -> bool {
+    domain.is_empty() || domain == "ai.onnx"
+}
+
+fn check_operators(graph: &pb::GraphProto, problems: &mut Diagnostics) {
+    let mut unsupported: BTreeMap<(&str, &str), Vec<&pb::NodeProto>> = BTreeMap::new();
+    for node in &graph.node {
+        if !is_default(&node.domain) || registry::find(&node.op_type).is_none() {
+            unsupported.entry((&node.domain, &node.op_type)).or_default().push(node);
+        }
+    }
+    for ((domain, op_type), nodes) in unsupported {
+        problems.push(unsupported_operator(domain, op_type, &nodes));
+    }
+}
+
+fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -> Diagnostic {
+    let diagnostic = if !is_default(domain) {
+        Diagnostic::error(Code::UnsupportedDomain, format!("`{op_type}` of domain `{domain}` is not supported"))
+            .help("export the model with operators of the default ONNX domain only")
+    } else if KNOWN_UNSUPPORTED.contains(&op_type) {
+        Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` cannot be lowered to integers yet")).help(advice(op_type))
+    } else {
+        Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` is no operator of ONNX that ptqc knows"))
+            .help("check its spelling and its domain; `ptqc ops` lists what is supported")
+    };
+    let first = nodes[0];
+    let diagnostic = diagnostic.node(node_name(first)).tensor(first.output.first().cloned().unwrap_or_default());
+    let others: Vec<String> = nodes[1..].iter().take(NAMED_NODES).map(|node| format!("`{}`", node_name(node))).collect();
+    match nodes.len() - 1 {
+        0 => diagnostic,
+        more => {
+            let dots = if more > NAMED_NODES { ", ..." } else { "" };
+            diagnostic.note(format!("{more} more nodes use it: {}{dots}", others.join(", ")))
+        }
+    }
+}
+
+fn advice(op_type: &str) -> &'static str {
+    match op_type {
+        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "QLinearMatMul" | "DynamicQuantizeLinear" | "ConvInteger"
+        | "MatMulInteger" => "the model is already quantized: give ptqc the float model it was made from",
+        _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
+    }
+}
+
+fn check_tensors(graph: &pb::GraphProto, problems: &mut Diagnostics) {
+    for tensor in &graph.initializer {
+        let elements: Option<usize> = tensor
+            .dims
+            .iter()
+            .try_fold(1usize, |len, &dim| usize::try_from(dim).ok().and_then(|dim| len.checked_mul(dim)));
+        let stored = stored_elements(tensor);
+        match (elements, stored) {
+            (Some(elements), Some(stored)) if elements == stored => {}
+            (_, None) => problems.push(
+                Diagnostic::error(Code::UnsupportedAttribute, format!("weights of type {}", proto::element_type(tensor.data_type)))
+                    .tensor(&tensor.name)
+                    .help("export the model in float32"),
+            ),
+            (_, Some(stored)) => problems.push(
+                Diagnostic::error(Code::CorruptModel, format!("a tensor of shape {:?} holds {stored} elements", tensor.dims))
+                    .tensor(&tensor.name)
+                    .help("export the model again, or fetch the file again: it may be damaged"),
+            ),
+        }
+    }
+    if !graph.sparse_initializer.is_empty() {
+        problems.push(Diagnostic::error(Code::UnsupportedOp, "the model has sparse weights").help("export it with dense weights"));
+    }
+}
+
+/// Number of elements a tensor really holds; `None` for element types that are not supported.
+fn stored_elements(tensor: &pb::TensorProto) -> Option<usize> {
+    let bytes = match tensor.data_type {
+        1 | 6 | 12 => 4,
+        2 | 3 | 9 => 1,
+        4 | 5 => 2,
+        7 | 11 | 13 => 8,
+        _ => return None,
+    };
+    if !tensor.raw_data.is_empty() {
+        return Some(if tensor.raw_data.len() % bytes == 0 { tensor.raw_data.len() / bytes } else { usize::MAX });
+    }
+    Some(match tensor.data_type {
+        1 => tensor.float_data.len(),
+        7 => tensor.int64_data.len(),
+        11 => tensor.double_data.len(),
+        12 | 13 => tensor.uint64_data.len(),
+        _ => tensor.int32_data.len(),
+    })
+}
+
+/// Every name has one producer that comes before its uses.
+fn check_wiring(graph: &pb::GraphProto, problems: &mut Diagnostics) {
+    let mut known: BTreeSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
+    known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
+    for node in &graph.node {
+        for input in node.input.iter().filter(|name| !name.is_empty() && !known.contains(name.as_str())) {
+            problems.push(
+                Diagnostic::error(Code::InvalidGraph, format!("`{}` uses `{input}`, which nothing before it produces", node.op_type))
+                    .node(node_name(node))
+                    .help("check the model with onnx.checker.check_model"),
+            );
+        }
+        if node.output.first().is_none_or(String::is_empty) {
+            problems.push(Diagnostic::error(Code::InvalidGraph, format!("a `{}` has no output", node.op_type)).node(node_name(node)));
+        }
+        for output in node.output.iter().filter(|name| !name.is_empty()) {
+            if !known.insert(output) {
+                problems.push(
+                    Diagnostic::error(Code::InvalidGraph, format!("`{output}` is produced twice")).node(node_name(node)),
+                );
+            }
+        }
+    }
+    for output in graph.output.iter().filter(|output| !known.contains(output.name.as_str())) {
+        problems.push(Diagnostic::error(Code::InvalidGraph, "nothing produces this output of the model").tensor(&output.name));
+    }
+    if graph.output.is_empty() {
+        problems.push(Diagnostic::error(Code::InvalidGraph, "the model has no outputs"));
+    }
+}
+
+/// tract refuses some optional outputs even where nothing uses them.
+fn trim_unused_outputs(graph: &mut pb::GraphProto) {
+    let mut used: BTreeSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    used.extend(graph.node.iter().flat_map(|node| node.input.iter().cloned()));
+    for node in &mut graph.node {
+        while node.output.len() > 1 && node.op_type != "Split" && node.output.last().is_some_and(|last| !used.contains(last)) {
+            node.output.pop();
+        }
+    }
+}
+
+/// The model's inputs with every dimension pinned.
+pub fn pin_inputs(proto: &pb::ModelProto, pinned: &BTreeMap<String, usize>, problems: &mut Diagnostics) -> Vec<ModelInput> {
+    let Some(graph) = &proto.graph else { return vec![] };
+    let constants: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let mut unused: BTreeSet<&str> = pinned.keys().map(String::as_str).collect();
+    let mut inputs = vec![];
+    for info in graph.input.iter().filter(|info| !constants.contains(info.name.as_str())) {
+        if let Some(input) = pin_input(info, pinned, &mut unused, problems) {
+            inputs.push(input);
+        }
+    }
+    for name in unused {
+        let symbols = symbols(graph);
+        let known = if symbols.is_empty() { "the model has none".to_owned() } else { format!("it has {}", symbols.join(", ")) };
+        problems.push(
+            Diagnostic::error(Code::UnknownDimension, format!("the model has no symbolic dimension `{name}`")).note(known),
+        );
+    }
+    if inputs.is_empty() && !problems.has_errors() {
+        problems.push(Diagnostic::error(Code::InvalidGraph, "the model has no inputs: its result is a constant"));
+    }
+    inputs
+}
+
+fn symbols(graph: &pb::GraphProto) -> Vec<String> {
+    let names = graph.input.iter().flat_map(dimensions).filter_map(|dim| match dim {
+        Dimension::Symbol(name) => Some(format!("`{name}`")),
+        Dimension::Known(_) | Dimension::Unnamed => None,
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A dimension as the model declares it.
+enum Dimension {
+    Known(usize),
+    Symbol(String),
+    Unnamed,
+}
+
+fn dimensions(info: &pb::ValueInfoProto) -> Vec<Dimension> {
+    use pb::tensor_shape_proto::dimension;
+    let Some(shape) = tensor_type(info).and_then(|tensor| tensor.shape.as_ref()) else { return vec![] };
+    let dims = shape.dim.iter().map(|dim| match &dim.value {
+        Some(dimension::Value::DimValue(size)) => usize::try_from(*size).map_or(Dimension::Unnamed, |size| match size {
+            0 => Dimension::Unnamed,
+            size => Dimension::Known(size),
+        }),
+        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Dimension::Symbol(name.clone()),
+        Some(dimension::Value::DimParam(_)) | None => Dimension::Unnamed,
+    });
+    dims.collect()
+}
+
+fn tensor_type(info: &pb::ValueInfoProto) -> Option<&pb::type_proto::Tensor> {
+    match &info.r#type.as_ref()?.value {
+        Some(pb::type_proto::Value::TensorType(tensor)) => Some(tensor),
+        _ => None,
+    }
+}
+
+fn pin_input(
+    info: &pb::ValueInfoProto,
+    pinned: &BTreeMap<String, usize>,
+    unused: &mut BTreeSet<&str>,
+    problems: &mut Diagnostics,
+) -> Option<ModelInput> {
+    let Some(tensor) = tensor_type(info).filter(|tensor| tensor.shape.is_some()) else {
+        problems.push(
+            Diagnostic::error(Code::UnknownDimension, "the shape of this input is not declared")
+                .tensor(&info.name)
+                .help("export the model with a fixed input shape"),
+        );
+        return None;
+    };
+    if !matches!(tensor.elem_type, 1..=7 | 9 | 12 | 13) {
+        let message = format!("an input of type {} is not supported", proto::element_type(tensor.elem_type));
+        problems.push(Diagnostic::error(Code::UnsupportedAttribute, message).tensor(&info.name).help("export the model in float32"));
+        return None;
+    }
+    let mut dims = vec![];
+    for (axis, dim) in dimensions(info).into_iter().enumerate() {
+        let name = match dim {
+            Dimension::Known(size) => {
+                dims.push(size);
+                continue;
+            }
+            Dimension::Symbol(name) => name,
+            Dimension::Unnamed => format!("{}.{axis}", info.name),
+        };
+        unused.remove(name.as_str());
+        match pinned.get(&name) {
+            Some(&size) if size > 0 => dims.push(size),
+            Some(_) => problems.push(Diagnostic::error(Code::UnknownDimension, format!("dimension `{name}` cannot be 0")).tensor(&info.name)),
+            // The first axis is the batch: firmware sees one sample at a time.
+            None if axis == 0 => dims.push(1),
+            None => problems.push(
+                Diagnostic::error(Code::UnknownDimension, format!("dimension {axis} of this input (`{name}`) has no size"))
+                    .tensor(&info.name)
+                    .help(format!("give it one: --dim {name}=N")),
+            ),
+        }
+    }
+    let shape = Shape::new(dims);
+    if shape.len() > 1 << 30 {
+        problems.push(Diagnostic::error(Code::UnknownDimension, format!("an input of shape {shape} is too large")).tensor(&info.name));
+    }
+    Some(ModelInput { name: info.name.clone(), shape })
+}

@@ -1,0 +1,39 @@
+//! The graphs between import and plan: plain types, a checker, a textual form.
+//!
+//! One node is one operator and one tensor. Both graphs keep ONNX's logical shapes and axis order; physical
+//! layout does not exist here. Nothing in this module knows ONNX files, targets or output languages.
+
+mod graph;
+mod numbers;
+mod shape;
+mod tensor;
+mod window;
+
+pub use graph::{Checked, Graph, GraphError, GraphOutput, Node, NodeId, Operator, Origin, Stage};
+pub use numbers::{Clamp, Multiplier, Params, Range, RealClamp, Scale, round_half_even};
+pub use shape::Shape;
+pub use tensor::{DType, Encoding, FloatTensor, QuantType};
+pub use window::{Taps, Window};
+
+use crate::ops::{FloatOp, QuantOp};
+pub use crate::program::Interval;
+
+/// The stage after import: real numbers, ONNX's semantics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Float;
+
+impl Stage for Float {
+    type Op = FloatOp;
+    type Value = Shape;
+    const NAME: &'static str = "float";
+}
+
+/// The stage after quantization: integers, the semantics of the numeric contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quant;
+
+impl Stage for Quant {
+    type Op = QuantOp;
+    type Value = QuantType;
+    const NAME: &'static str = "quant";
+}

@@ -1,0 +1,243 @@
+//! Numbers with rules: ranges, scales, zero points, multipliers, clamps.
+//!
+//! Everything is computed in `f64` and integers on the host; emitted code only ever sees the integers.
+
+use std::fmt;
+
+use super::{DType, Interval};
+
+/// Smallest and largest real value a tensor takes. Finite, contains 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    min: f32,
+    max: f32,
+}
+
+impl Range {
+    /// The smallest range that contains `min`, `max` and 0; `None` unless both are finite and in order.
+    pub fn new(min: f32, max: f32) -> Option<Range> {
+        (min.is_finite() && max.is_finite() && min <= max).then(|| Range { min: min.min(0.0), max: max.max(0.0) })
+    }
+
+    /// The lower end, at most 0.
+    pub fn min(self) -> f32 {
+        self.min
+    }
+
+    /// The upper end, at least 0.
+    pub fn max(self) -> f32 {
+        self.max
+    }
+
+    /// The smallest range that contains both.
+    pub fn union(self, other: Range) -> Range {
+        Range { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+
+    /// Largest absolute value.
+    pub fn magnitude(self) -> f32 {
+        self.max.max(-self.min)
+    }
+}
+
+/// A quantization step: positive, normal, held with 24 bits of precision so that host code and other
+/// runtimes, which store scales as `f32`, mean exactly the same number.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Scale(f32);
+
+impl Scale {
+    /// `value` rounded to `f32`; `None` unless that is positive, finite and normal.
+    pub fn new(value: f64) -> Option<Scale> {
+        let value = value as f32;
+        (value.is_normal() && value > 0.0).then_some(Scale(value))
+    }
+
+    /// The scale as an exact `f64`.
+    pub fn get(self) -> f64 {
+        f64::from(self.0)
+    }
+
+    /// The scale as it is printed.
+    pub fn as_f32(self) -> f32 {
+        self.0
+    }
+}
+
+/// Scale and zero point of a tensor: `real = scale * (q - zero_point)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Params {
+    /// The step.
+    pub scale: Scale,
+    /// The integer that stands for 0.
+    pub zero_point: i32,
+}
+
+impl Params {
+    /// Asymmetric 8-bit parameters that cover `range` with 256 values; 0 is exact.
+    /// `None` if the range is so narrow that no normal scale exists.
+    pub fn asymmetric_int8(range: Range) -> Option<Params> {
+        let (min, max) = (f64::from(range.min()), f64::from(range.max()));
+        let scale = Scale::new((max - min) / 255.0)?;
+        let zero_point = round_half_even(-128.0 - min / scale.get()).clamp(-128, 127) as i32;
+        Some(Params { scale, zero_point })
+    }
+
+    /// Parameters of results that lie between 0 and 1, such as Softmax and Sigmoid.
+    pub fn unit_interval() -> Params {
+        Params { scale: Scale(1.0 / 256.0), zero_point: -128 }
+    }
+
+    /// Parameters of results that lie between -1 and 1, such as Tanh.
+    pub fn symmetric_unit() -> Params {
+        Params { scale: Scale(1.0 / 128.0), zero_point: 0 }
+    }
+
+    /// Parameters of a tensor that is 0 everywhere.
+    pub fn zero() -> Params {
+        Params { scale: Scale(1.0), zero_point: 0 }
+    }
+
+    /// `clamp(round_half_even(real / scale) + zero_point)`.
+    pub fn quantize(self, real: f64, dtype: DType) -> i32 {
+        let steps = round_half_even(real / self.scale.get());
+        let q = steps.saturating_add(i64::from(self.zero_point));
+        q.clamp(i64::from(dtype.min()), i64::from(dtype.max())) as i32
+    }
+
+    /// `scale * (q - zero_point)`.
+    pub fn dequantize(self, q: i32) -> f64 {
+        self.scale.get() * f64::from(q - self.zero_point)
+    }
+}
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}*(q{:+})", self.scale.as_f32(), -self.zero_point)
+    }
+}
+
+/// Nearest integer, ties to even; saturates at the bounds of `i64`, NaN gives 0.
+pub fn round_half_even(value: f64) -> i64 {
+    value.round_ties_even() as i64
+}
+
+/// The real factor of a requantization as integers.
+///
+/// `apply` is the definition of requantization, native profile: with `m` the factor,
+/// `mantissa = round(m * 2^(31 - left_shift))` and
+/// `apply(acc) = ((acc << left_shift) * mantissa + 2^30) >> 31`,
+/// a 64-bit product and an arithmetic shift: rounds to nearest, ties up.
+/// `left_shift` is 0 unless `m` rounds to 1 or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Multiplier {
+    mantissa: i32,
+    left_shift: u32,
+}
+
+impl Multiplier {
+    /// The multiplier nearest to `factor`; `None` unless `0 < factor < 2^30`.
+    pub fn new(factor: f64) -> Option<Multiplier> {
+        if !(factor > 0.0 && factor < f64::from(1 << 30)) {
+            return None;
+        }
+        (0..31).find_map(|left_shift| {
+            let mantissa = round_half_even(factor * f64::from(1u32 << (31 - left_shift)));
+            let mantissa = i32::try_from(mantissa).ok()?;
+            Some(Multiplier { mantissa, left_shift })
+        })
+    }
+
+    /// One half, exactly.
+    pub fn half() -> Multiplier {
+        Multiplier { mantissa: 1 << 30, left_shift: 0 }
+    }
+
+    /// The 31-bit mantissa, not negative.
+    pub fn mantissa(self) -> i32 {
+        self.mantissa
+    }
+
+    /// The shift to the left before the multiplication.
+    pub fn left_shift(self) -> u32 {
+        self.left_shift
+    }
+
+    /// Whether `acc << left_shift` stays in 32 bits for every accumulator in `bound`.
+    pub fn accepts(self, bound: Interval) -> bool {
+        let fits = |acc: i128| i32::try_from(acc).is_ok() && i32::try_from(acc << self.left_shift).is_ok();
+        fits(bound.lo) && fits(bound.hi)
+    }
+
+    /// Requantizes an accumulator.
+    pub fn apply(self, acc: i32) -> i32 {
+        let product = (i64::from(acc) << self.left_shift) * i64::from(self.mantissa);
+        ((product + (1 << 30)) >> 31) as i32
+    }
+}
+
+impl fmt::Display for Multiplier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.left_shift {
+            0 => write!(f, "{}/2^31", self.mantissa),
+            shift => write!(f, "{}/2^{}", self.mantissa, 31 - shift),
+        }
+    }
+}
+
+/// Bounds of a quantized result, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clamp {
+    /// Smallest result.
+    pub lo: i32,
+    /// Largest result.
+    pub hi: i32,
+}
+
+impl Clamp {
+    /// The bounds of the element type itself.
+    pub fn full(dtype: DType) -> Clamp {
+        Clamp { lo: dtype.min(), hi: dtype.max() }
+    }
+
+    /// The nearest value within the bounds.
+    pub fn apply(self, value: i32) -> i32 {
+        value.clamp(self.lo, self.hi)
+    }
+}
+
+impl fmt::Display for Clamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {}]", self.lo, self.hi)
+    }
+}
+
+/// Bounds of a real result: a fused Relu or Clip. Infinite where there is no bound.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RealClamp {
+    /// Smallest result.
+    pub lo: f32,
+    /// Largest result.
+    pub hi: f32,
+}
+
+impl RealClamp {
+    /// No bound.
+    pub const NONE: RealClamp = RealClamp { lo: f32::NEG_INFINITY, hi: f32::INFINITY };
+
+    /// First `self`, then `next`. Like ONNX Clip, the upper bound wins where they cross.
+    pub fn then(self, next: RealClamp) -> RealClamp {
+        RealClamp { lo: self.lo.max(next.lo).min(next.hi), hi: self.hi.max(next.lo).min(next.hi) }
+    }
+
+    /// The bounds as quantized values.
+    pub fn quantize(self, params: Params, dtype: DType) -> Clamp {
+        let lo = params.quantize(f64::from(self.lo), dtype);
+        Clamp { lo, hi: params.quantize(f64::from(self.hi), dtype).max(lo) }
+    }
+}
+
+impl fmt::Display for RealClamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:?}, {:?}]", self.lo, self.hi)
+    }
+}

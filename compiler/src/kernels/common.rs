@@ -1,0 +1,86 @@
+//! What kernels share: loop nests, requantization.
+
+use super::LayerBuilder;
+use crate::ir::{Clamp, Interval, Multiplier};
+use crate::ops::fits_i32;
+use crate::plan::Dim;
+use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Type};
+
+/// Loops over `dims`; the body gets one index for each tensor.
+pub fn loops(f: &mut FunctionBuilder, dims: &[Dim], tensors: usize, body: &mut dyn FnMut(&mut FunctionBuilder, &[Affine])) {
+    nested(f, dims, 0, vec![Affine::default(); tensors], body);
+}
+
+fn nested(
+    f: &mut FunctionBuilder,
+    dims: &[Dim],
+    depth: usize,
+    indices: Vec<Affine>,
+    body: &mut dyn FnMut(&mut FunctionBuilder, &[Affine]),
+) {
+    let Some((dim, inner)) = dims.split_first() else { return body(f, &indices) };
+    const NAMES: [&str; 8] = ["i", "j", "k", "l", "m", "n", "o", "p"];
+    f.each(NAMES[depth % NAMES.len()], dim.extent, |f, var| {
+        let step = |(index, &stride): (Affine, &isize)| index + var.clone() * stride as i64;
+        nested(f, inner, depth + 1, indices.into_iter().zip(&dim.strides).map(step).collect(), body);
+    });
+}
+
+/// The sum of `position * stride` over some axes.
+pub fn address(positions: &[Affine], strides: &[usize]) -> Affine {
+    positions.iter().zip(strides).fold(Affine::default(), |sum, (at, &stride)| sum + at.clone() * stride as i64)
+}
+
+/// From accumulator to result.
+#[derive(Debug, Clone, Copy)]
+pub struct Requantize {
+    /// All values of the accumulator.
+    pub bound: Interval,
+    /// The largest multiplier: mantissa with its shift applied.
+    pub largest: i128,
+    /// The integer that stands for 0 in the result.
+    pub output_zero: i32,
+    /// Bounds of the result.
+    pub clamp: Clamp,
+}
+
+/// A mantissa with its left shift applied: `((acc << k) * m + 2^30) >> 31` is `(acc * (m << k) + 2^30) >> 31`.
+pub fn factor(multiplier: Multiplier) -> i64 {
+    i64::from(multiplier.mantissa()) << multiplier.left_shift()
+}
+
+/// Multipliers as constant data: 32 bits unless one of them needs a shift to the left.
+pub fn multiplier_blob(b: &mut LayerBuilder, multipliers: &[Multiplier]) -> Buffer {
+    let factors: Vec<i64> = multipliers.iter().copied().map(factor).collect();
+    let wide = factors.iter().any(|&factor| i32::try_from(factor).is_err());
+    b.blob("multiplier", "Requantization multipliers, 2^31 is one.", if wide { Elem::I64 } else { Elem::I32 }, factors)
+}
+
+impl Requantize {
+    /// `clamp(output_zero + ((acc * multiplier + 2^30) >> 31))`; both are of any signed type.
+    pub fn apply(self, acc: Expr, multiplier: Expr) -> Expr {
+        let product = acc.cast(Type::I64).mul(multiplier.cast(Type::I64));
+        let steps = product.add(Expr::i64(1 << 30)).shr(31);
+        let reach = |acc: i128| ((acc * self.largest + (1 << 30)) >> 31) + i128::from(self.output_zero);
+        let (lo, hi) = (reach(self.bound.lo).min(reach(0)), reach(self.bound.hi).max(reach(0)));
+        // With a large multiplier the clamp has to come before the narrowing.
+        let narrow = fits_i32(Interval::new(lo - 256, hi + 256));
+        let ty = if narrow { Type::I32 } else { Type::I64 };
+        let steps = if narrow { steps.cast(Type::I32) } else { steps };
+        let shifted = match self.output_zero {
+            0 => steps,
+            zero => steps.add(Expr::Const(ty, i64::from(zero))),
+        };
+        clamped(shifted, ty, self.clamp).cast(Type::I32)
+    }
+}
+
+/// `value` within `clamp`.
+pub fn clamped(value: Expr, ty: Type, clamp: Clamp) -> Expr {
+    value.max(Expr::Const(ty, i64::from(clamp.lo))).min(Expr::Const(ty, i64::from(clamp.hi)))
+}
+
+/// `value - zero`.
+pub fn less(value: Expr, zero: i32) -> Expr {
+    if zero == 0 { value } else { value.sub(Expr::i32(i64::from(zero))) }
+}

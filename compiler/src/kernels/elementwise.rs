@@ -1,0 +1,90 @@
+//! Operators that compute each element by itself: tables, per-channel affine maps, sums, products.
+
+use super::LayerBuilder;
+use super::common::{Requantize, clamped, factor, less, loops};
+use crate::ops::QuantOp;
+use crate::ops::fixed_sum::Precision;
+use crate::ir::Clamp;
+use crate::plan::{Dim, View, nest};
+use crate::program::{Elem, Expr, Type};
+
+/// `entries[q + 128]`.
+pub fn build_table(b: &mut LayerBuilder) {
+    let Some(QuantOp::Table(table)) = b.op() else { return };
+    let entries = table.entries.iter().map(|&entry| i64::from(entry)).collect();
+    let entries = b.blob("table", "Results for -128 to 127.", Elem::I8, entries);
+    let dims = common_loops(b, &[]);
+    let (x, y) = (b.x(0), b.y());
+    loops(&mut b.f, &dims, 2, &mut |f, at| {
+        let index = f.load(x, at[0].clone()).add(Expr::i32(128));
+        f.store(y, at[1].clone(), f.lookup(entries, index));
+    });
+}
+
+/// `clamp((q * factor[c] + offset[c]) >> shift)`.
+pub fn build_affine(b: &mut LayerBuilder) {
+    let Some(QuantOp::Affine(affine)) = b.op() else { return };
+    let (factors, offsets) = affine.channels.iter().map(|c| (i64::from(c.factors[0]), c.offset)).unzip();
+    let factors = b.blob("factor", "Factors, one for each channel.", Elem::I32, factors);
+    let elem = if affine.precision.wide { Elem::I64 } else { Elem::I32 };
+    let offsets = b.blob("offset", "Addends, one for each channel: zero points and rounding included.", elem, offsets);
+    let channel = View::along(b.result().ty.shape.rank(), affine.axis, affine.channels.len());
+    let dims = common_loops(b, &[channel]);
+    let (x, y, ty) = (b.x(0), b.y(), sum_type(affine.precision));
+    loops(&mut b.f, &dims, 3, &mut |f, at| {
+        let product = f.load(x, at[0].clone()).cast_to(ty).mul(f.load(factors, at[1].clone()).cast_to(ty));
+        let sum = product.add(f.load(offsets, at[1].clone()));
+        f.store(y, at[2].clone(), finish_sum(sum, affine.precision, affine.clamp));
+    });
+}
+
+/// `clamp((a * factors[0] + b * factors[1] + offset) >> shift)`.
+pub fn build_add(b: &mut LayerBuilder) {
+    let Some(QuantOp::Add(add)) = b.op() else { return };
+    let dims = common_loops(b, &[]);
+    let (x0, x1, y, ty) = (b.x(0), b.x(1), b.y(), sum_type(add.precision));
+    loops(&mut b.f, &dims, 3, &mut |f, at| {
+        let term = |buffer, port: usize| {
+            let value = f.load(buffer, at[port].clone()).cast_to(ty);
+            value.mul(Expr::Const(ty, i64::from(add.sum.factors[port])))
+        };
+        let sum = term(x0, 0).add(term(x1, 1)).add(Expr::Const(ty, add.sum.offset));
+        f.store(y, at[2].clone(), finish_sum(sum, add.precision, add.clamp));
+    });
+}
+
+/// `clamp(y_zero + multiplier((a - a_zero) * (b - b_zero)))`.
+pub fn build_mul(b: &mut LayerBuilder) {
+    let Some(QuantOp::Mul(mul)) = b.op() else { return };
+    let dims = common_loops(b, &[]);
+    let requantize = Requantize {
+        bound: crate::ir::Interval::new(-255 * 255, 255 * 255),
+        largest: i128::from(factor(mul.multiplier)),
+        output_zero: mul.output_zero,
+        clamp: mul.clamp,
+    };
+    let (x0, x1, y) = (b.x(0), b.x(1), b.y());
+    loops(&mut b.f, &dims, 3, &mut |f, at| {
+        let a = less(f.load(x0, at[0].clone()), mul.zeros[0]);
+        let product = a.mul(less(f.load(x1, at[1].clone()), mul.zeros[1]));
+        let value = requantize.apply(product, Expr::i64(factor(mul.multiplier)));
+        f.store(y, at[2].clone(), value);
+    });
+}
+
+/// Loops over all operands, the views in `between`, and the result.
+fn common_loops(b: &LayerBuilder, between: &[View]) -> Vec<Dim> {
+    let result = &b.result().view;
+    let rank = b.result().ty.shape.rank();
+    let operands: Vec<View> = (0..b.layer.operands.len()).map(|port| b.operand(port).view.extended(rank)).collect();
+    let views: Vec<&View> = operands.iter().chain(between).chain([result]).collect();
+    nest(&views).expect("the plan copies operands that share no loops with the result")
+}
+
+fn sum_type(precision: Precision) -> Type {
+    if precision.wide { Type::I64 } else { Type::I32 }
+}
+
+fn finish_sum(sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
+    clamped(sum.shr(precision.shift), sum_type(precision), clamp).cast_to(Type::I32)
+}

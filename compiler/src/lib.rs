@@ -1,0 +1,22 @@
+//! `ptqc` compiles ONNX models to integer-only, dependency-free source code for small processors.
+//!
+//! The core is a pure function: bytes in, text out. Files, terminal and environment belong to the command line
+//! (`cli`). `driver` shows the whole pipeline; `ARCHITECTURE.md` explains it.
+
+pub mod calibrate;
+pub mod cli;
+pub mod diag;
+pub mod driver;
+pub mod evaluate;
+pub mod front;
+pub mod ir;
+pub mod kernels;
+pub mod lower;
+pub mod names;
+pub mod ops;
+pub mod passes;
+pub mod plan;
+pub mod print;
+pub mod program;
+pub mod quantize;
+pub mod report;

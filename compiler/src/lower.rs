@@ -1,0 +1,169 @@
+//! From plan to program: one function for each layer, one call for each function.
+
+use ptqc_target_runtimes::Target;
+
+use crate::diag::{self, Diagnostic};
+use crate::ir::Interval;
+use crate::kernels::{self, LayerBuilder};
+use crate::names::Namer;
+use crate::ops::QuantOp;
+use crate::plan::{CheckedPlan, Layer, Place, Plan, TensorId, Work};
+use crate::program::{Access, Arg, Blob, BlobId, Call, CheckedProgram, Program, Signature};
+
+/// A program, and for each of its functions what the report says about it.
+#[derive(Debug)]
+pub struct Lowered {
+    /// The program.
+    pub program: CheckedProgram,
+    /// One entry for each layer of the plan.
+    pub layers: Vec<LoweredLayer>,
+}
+
+/// What lowering knows of a layer.
+#[derive(Debug, Clone)]
+pub struct LoweredLayer {
+    /// The function, without the model's prefix.
+    pub function: String,
+    /// The kernel.
+    pub kernel: &'static str,
+    /// Bytes of its constants.
+    pub constant_bytes: usize,
+    /// All values of its accumulator.
+    pub accumulator: Option<Interval>,
+}
+
+/// Lowers a plan for a target. `name` is the prefix of every symbol.
+pub fn lower(plan: &CheckedPlan, target: &Target, name: &str) -> diag::Result<Lowered> {
+    let mut program = Program {
+        name: name.to_owned(),
+        inputs: signatures(plan, "input", plan.inputs.iter().copied()),
+        outputs: signatures(plan, "output", plan.outputs.iter().map(|(_, id)| *id)),
+        arena_bytes: plan.arena.bytes,
+        blobs: vec![],
+        functions: vec![],
+        calls: vec![],
+    };
+    let constants = add_constants(plan, &mut program.blobs);
+    let mut namer = Namer::default();
+    let mut layers = vec![];
+    for (layer_idx, layer) in plan.layers.iter().enumerate() {
+        let kernel = kernels::choose(layer, plan, target)
+            .ok_or_else(|| Diagnostic::internal(format!("no kernel computes layer `{}`", layer.name)))?;
+        let function = namer.unique(&format!("{layer_idx:02}_{}", slug(layer)));
+        let blobs_before = program.blobs.len();
+        let mut builder = LayerBuilder::new(plan, layer, function.clone(), doc(plan, layer), &mut program.blobs);
+        (kernel.build)(&mut builder);
+        let built = builder.finish();
+        program.calls.push(Call { function: program.functions.len(), args: arguments(plan, layer, &constants) });
+        debug_assert!(built.params.iter().filter(|param| param.access != Access::Read).count() == 1);
+        program.functions.push(built);
+        layers.push(LoweredLayer {
+            function,
+            kernel: kernel.name,
+            constant_bytes: program.blobs[blobs_before..].iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
+            accumulator: operator(layer).and_then(|op| op.accumulator()),
+        });
+    }
+    let program = CheckedProgram::new(program).map_err(|error| Diagnostic::internal(error.to_string()))?;
+    Ok(Lowered { program, layers })
+}
+
+/// The operator of a layer.
+pub fn operator(layer: &Layer) -> Option<&QuantOp> {
+    match &layer.work {
+        Work::Operator(op) => Some(op),
+        Work::Copy => None,
+    }
+}
+
+fn signatures(plan: &Plan, prefix: &str, tensors: impl Iterator<Item = TensorId>) -> Vec<Signature> {
+    tensors
+        .enumerate()
+        .map(|(index, id)| {
+            let ty = &plan.tensor(id).ty;
+            Signature { name: format!("{prefix}_{index}"), elem: kernels::elem(ty), len: ty.shape.len() }
+        })
+        .collect()
+}
+
+/// Constants that are operands: one blob for each buffer.
+fn add_constants(plan: &Plan, blobs: &mut Vec<Blob>) -> Vec<Option<BlobId>> {
+    let mut constants = vec![None; plan.buffers.len()];
+    for tensor in &plan.tensors {
+        let Place::Constant(data) = &plan.buffers[tensor.buffer].place else { continue };
+        if constants[tensor.buffer].is_some() {
+            continue;
+        }
+        constants[tensor.buffer] = Some(BlobId(blobs.len()));
+        blobs.push(Blob {
+            name: format!("constant{}", blobs.len()),
+            doc: format!("Constant {} of shape {}.", tensor.name, tensor.ty.shape),
+            elem: kernels::elem(&tensor.ty),
+            data: data.iter().map(|&q| i64::from(q)).collect(),
+        });
+    }
+    constants
+}
+
+/// The buffers of a call, in the order of the function's parameters.
+fn arguments(plan: &Plan, layer: &Layer, constants: &[Option<BlobId>]) -> Vec<Arg> {
+    let mut tensors: Vec<TensorId> = vec![];
+    for &operand in &layer.operands {
+        if !tensors.contains(&operand) {
+            tensors.push(operand);
+        }
+    }
+    if layer.in_place.is_none() {
+        tensors.push(layer.result);
+    }
+    let argument = |id: TensorId| match plan.place(id) {
+        Place::Input(index) => Arg::Input(*index),
+        Place::Output(index) => Arg::Output(*index),
+        Place::Arena(offset) => Arg::Arena(*offset),
+        Place::Constant(_) => Arg::Blob(constants[plan.tensor(id).buffer].expect("every constant has a blob")),
+    };
+    tensors.into_iter().map(argument).collect()
+}
+
+/// Lines of the comment above a layer's function.
+fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
+    let kinds: Vec<&str> = layer.origin.iter().map(|origin| origin.op_type.as_str()).collect();
+    let what = match &layer.work {
+        Work::Copy => "copy into another layout".to_owned(),
+        Work::Operator(op) if kinds.is_empty() => op.kind().to_owned(),
+        Work::Operator(_) => kinds.join(" + "),
+    };
+    let mut lines = vec![format!("{}  =  {what}", layer.name)];
+    let nodes: Vec<&str> = layer.origin.iter().map(|origin| origin.node.as_str()).filter(|node| *node != layer.name).collect();
+    if !nodes.is_empty() {
+        lines.push(format!("ONNX nodes: {}", nodes.join(", ")));
+    }
+    let tensor = |id: &TensorId| plan.tensor(*id).ty.to_string();
+    let operands: Vec<String> = layer.operands.iter().map(tensor).collect();
+    lines.push(format!("{} -> {}", operands.join(", "), tensor(&layer.result)));
+    if let Some(op) = operator(layer) {
+        let attributes = op.describe();
+        if !attributes.is_empty() {
+            lines.push(attributes);
+        }
+        if let Some(bound) = op.accumulator() {
+            lines.push(format!("|acc| <= {}", bound.lo.abs().max(bound.hi.abs())));
+        }
+    }
+    if layer.in_place.is_some() {
+        lines.push("In place: y may be x.".to_owned());
+    }
+    lines
+}
+
+/// A short identifier that a reader of the model recognises.
+fn slug(layer: &Layer) -> String {
+    let kind = match &layer.work {
+        Work::Copy => "copy",
+        Work::Operator(op) => op.kind(),
+    };
+    let name = layer.origin.first().map_or(kind, |origin| origin.node.as_str());
+    let last = name.rsplit(['/', ';']).find(|part| part.chars().any(char::is_alphanumeric)).unwrap_or(kind);
+    let slug = crate::names::identifier(last);
+    if slug.is_empty() { kind.to_lowercase() } else { slug.chars().take(32).collect() }
+}

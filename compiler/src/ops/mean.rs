@@ -1,0 +1,146 @@
+//! Mean over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
+
+use super::average_pool::mean_multiplier;
+use super::import::NodeImport;
+use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use crate::diag;
+use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Shape};
+
+/// The mean over `axes`.
+#[derive(Debug, Clone)]
+pub struct Mean {
+    /// In ascending order, without repetition.
+    pub axes: Vec<usize>,
+    /// Whether the axes stay, with size 1.
+    pub keep_dims: bool,
+    /// Fused activation.
+    pub clamp: RealClamp,
+}
+
+/// `clamp(y_zero + multiplier(sum of (x - x_zero)))`.
+#[derive(Debug, Clone)]
+pub struct QMean {
+    /// In ascending order, without repetition.
+    pub axes: Vec<usize>,
+    /// Whether the axes stay, with size 1.
+    pub keep_dims: bool,
+    /// Number of elements of each sum.
+    pub count: usize,
+    /// From sum to result; includes the division by `count`.
+    pub multiplier: Multiplier,
+    /// The integer that stands for 0 in the input.
+    pub input_zero: i32,
+    /// The integer that stands for 0 in the result.
+    pub output_zero: i32,
+    /// Bounds of the result.
+    pub clamp: Clamp,
+}
+
+/// Imports `ReduceMean`: axes are an attribute before opset 18, an input since.
+pub fn import_reduce_mean(cx: &mut NodeImport) -> diag::Result<()> {
+    let x = cx.activation(0)?;
+    let rank = cx.shape(x).rank();
+    let axes = match cx.optional(1) {
+        Some(_) => Some(cx.int_constant(1)?),
+        None => cx.ints("axes")?,
+    };
+    let no_op = cx.int_or("noop_with_empty_axes", 0)? != 0;
+    let axes = match axes.filter(|axes| !axes.is_empty()) {
+        Some(axes) => cx.axes(&axes, rank)?,
+        None if no_op => {
+            cx.alias(0, x);
+            return Ok(());
+        }
+        None => (0..rank).collect(),
+    };
+    let keep_dims = cx.int_or("keepdims", 1)? != 0;
+    cx.finish(0, Mean { axes, keep_dims, clamp: RealClamp::NONE }, &[x]).map(drop)
+}
+
+/// Imports `GlobalAveragePool`.
+pub fn import_global(cx: &mut NodeImport) -> diag::Result<()> {
+    let x = cx.activation(0)?;
+    let axes = (2..2 + cx.spatial(x)?.len()).collect();
+    cx.finish(0, Mean { axes, keep_dims: true, clamp: RealClamp::NONE }, &[x]).map(drop)
+}
+
+/// Shape after a reduction over `axes`.
+pub fn infer_reduction(input: &Shape, axes: &[usize], keep_dims: bool) -> Result<Shape, String> {
+    if axes.iter().any(|&axis| axis >= input.rank()) {
+        return Err(format!("axes {axes:?} are not all axes of {input}"));
+    }
+    let kept = (0..input.rank()).filter(|axis| keep_dims || !axes.contains(axis));
+    Ok(Shape::new(kept.map(|axis| if axes.contains(&axis) { 1 } else { input.dims()[axis] }).collect::<Vec<_>>()))
+}
+
+fn count(input: &Shape, axes: &[usize]) -> usize {
+    axes.iter().map(|&axis| input.dims()[axis]).product()
+}
+
+impl FloatOperator for Mean {
+    fn kind(&self) -> &'static str {
+        "Mean"
+    }
+
+    fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
+        infer_reduction(operands[0], &self.axes, self.keep_dims)
+    }
+
+    fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
+        let (x, y) = (site.operand_params(0)?, site.result_params());
+        let count = count(&site.operands[0].shape, &self.axes);
+        Ok(QMean {
+            axes: self.axes.clone(),
+            keep_dims: self.keep_dims,
+            count,
+            multiplier: mean_multiplier(x.scale.get() / y.scale.get(), count, count)?,
+            input_zero: x.zero_point,
+            output_zero: y.zero_point,
+            clamp: self.clamp.quantize(y, site.result.dtype),
+        }
+        .into())
+    }
+
+    fn describe(&self) -> String {
+        format!("axes {:?}, clamp {}", self.axes, self.clamp)
+    }
+
+    fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
+        Some(&mut self.clamp)
+    }
+}
+
+impl QuantOperator for QMean {
+    fn kind(&self) -> &'static str {
+        "Mean"
+    }
+
+    fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
+        infer_reduction(operands[0], &self.axes, self.keep_dims)
+    }
+
+    fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
+        let x = operands[0];
+        let kept = infer_reduction(&x.ty.shape, &self.axes, true).unwrap_or_default();
+        let strides = kept.broadcast_strides(&x.ty.shape);
+        let mut sums = vec![0i32; result.shape.len()];
+        for (flat, &q) in x.data.iter().enumerate() {
+            let index = x.ty.shape.unravel(flat);
+            let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
+            sums[at] += q - self.input_zero;
+        }
+        sums.iter().map(|&sum| self.clamp.apply(self.output_zero + self.multiplier.apply(sum))).collect()
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "axes {:?}, x{:+}, /{}: {}, y{:+} clamp {}",
+            self.axes, -self.input_zero, self.count, self.multiplier, self.output_zero, self.clamp
+        )
+    }
+
+    fn accumulator(&self) -> Option<Interval> {
+        let count = self.count as i128;
+        Some(Interval::new(count * i128::from(-128 - self.input_zero), count * i128::from(127 - self.input_zero)))
+    }
+}

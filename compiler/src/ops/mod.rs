@@ -1,0 +1,297 @@
+//! The operators: one file each, with everything that is true of the operator on both graphs.
+//!
+//! A file holds the ONNX import, the float form with its shape rule, the quantized form with its reference
+//! evaluation (the oracle), and the step between them. How an operator is computed on a target is not here
+//! (see `kernels`).
+
+pub mod add;
+pub mod affine;
+pub mod arg_max;
+pub mod average_pool;
+pub mod concat;
+pub mod constant;
+pub mod conv;
+pub mod fixed_sum;
+pub mod import;
+pub mod input;
+pub mod linear;
+pub mod max_pool;
+pub mod mean;
+pub mod mul;
+pub mod pad;
+pub mod reshape;
+pub mod slice;
+pub mod softmax;
+pub mod transpose;
+pub mod unary;
+pub mod weighted;
+
+use std::fmt;
+
+use crate::diag::Diagnostic;
+use crate::ir::{Interval, Operator, Params, QuantType, RealClamp, Shape};
+
+/// An operator of the float graph.
+pub trait FloatOperator: fmt::Debug {
+    /// Name of the kind of operator, for example `Conv`.
+    fn kind(&self) -> &'static str;
+    /// Number of operands; `None` if it varies.
+    fn arity(&self) -> Option<usize> {
+        Some(1)
+    }
+    /// Shape of the result, or what is wrong with the operands.
+    fn infer(&self, operands: &[&Shape]) -> Result<Shape, String>;
+    /// Where scale and zero point of the result come from.
+    fn params_rule(&self) -> ParamsRule {
+        ParamsRule::Own
+    }
+    /// The operator on integers.
+    fn quantize(&self, site: &Site) -> Result<QuantOp, Problem>;
+    /// Attributes for listings.
+    fn describe(&self) -> String {
+        String::new()
+    }
+    /// The fused clamp, if the operator can carry one.
+    fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
+        None
+    }
+}
+
+/// An operator of the quantized graph. Its evaluation is the definition of what every kernel returns.
+pub trait QuantOperator: fmt::Debug {
+    /// Name of the kind of operator, for example `Conv`.
+    fn kind(&self) -> &'static str;
+    /// Number of operands; `None` if it varies.
+    fn arity(&self) -> Option<usize> {
+        Some(1)
+    }
+    /// Shape of the result, or what is wrong with the operands.
+    fn infer(&self, operands: &[&Shape]) -> Result<Shape, String>;
+    /// Computes the result, row-major.
+    fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32>;
+    /// Attributes for listings.
+    fn describe(&self) -> String {
+        String::new()
+    }
+    /// All values the accumulator can take.
+    fn accumulator(&self) -> Option<Interval> {
+        None
+    }
+    /// Multiply-accumulate operations for a result of this shape.
+    fn macs(&self, _result: &Shape) -> u64 {
+        0
+    }
+}
+
+/// Where scale and zero point of an operator's result come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ParamsRule {
+    /// From the observed range of the result.
+    Own,
+    /// The operand's: the operator only moves or selects elements.
+    SameAsOperand,
+    /// Fixed by the operator, because it knows its range.
+    Fixed(Params),
+    /// The result holds positions, not reals.
+    Index,
+}
+
+/// The surroundings of an operator that is being quantized.
+#[derive(Debug)]
+pub struct Site<'a> {
+    /// Types of the operands.
+    pub operands: Vec<&'a QuantType>,
+    /// Type of the result.
+    pub result: &'a QuantType,
+}
+
+impl Site<'_> {
+    /// Scale and zero point of an operand.
+    pub fn operand_params(&self, port: usize) -> Result<Params, Problem> {
+        let params = self.operands.get(port).and_then(|operand| operand.params());
+        params.ok_or_else(|| Problem::unsupported("an operand holds positions (from ArgMax), not real numbers"))
+    }
+
+    /// Scale and zero point of the result.
+    pub fn result_params(&self) -> Params {
+        self.result.params().expect("only ArgMax has a result without params")
+    }
+}
+
+/// Why an operator cannot be quantized; the caller knows the node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// Kind of problem.
+    pub code: crate::diag::Code,
+    /// One sentence.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// Something this version cannot lower.
+    pub fn unsupported(message: impl Into<String>) -> Problem {
+        Problem { code: crate::diag::Code::UnsupportedOp, message: message.into(), help: None }
+    }
+
+    /// The same with a help line.
+    pub fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// As a diagnostic about a tensor.
+    pub fn at(self, node: &str, tensor: &str) -> Diagnostic {
+        let diagnostic = Diagnostic::error(self.code, self.message).node(node).tensor(tensor);
+        match self.help {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        }
+    }
+}
+
+/// A tensor with its values, for evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand<'a> {
+    /// Its type.
+    pub ty: &'a QuantType,
+    /// Its elements, row-major.
+    pub data: &'a [i32],
+}
+
+impl Operand<'_> {
+    /// The integer that stands for 0.
+    pub fn zero_point(&self) -> i32 {
+        self.ty.params().map_or(0, |params| params.zero_point)
+    }
+}
+
+/// Declares an enum of operators that dereferences to the operator it holds. A new operator is one line below.
+macro_rules! ops {
+    ($trait:ident, $enum:ident, $doc:literal, $($variant:ident($ty:ty)),* $(,)?) => {
+        #[doc = $doc]
+        #[derive(Debug, Clone)]
+        pub enum $enum {
+            $(#[doc = concat!("See [`", stringify!($ty), "`].")] $variant($ty),)*
+        }
+
+        $(impl From<$ty> for $enum {
+            fn from(op: $ty) -> Self {
+                $enum::$variant(op)
+            }
+        })*
+
+        impl std::ops::Deref for $enum {
+            type Target = dyn $trait;
+
+            fn deref(&self) -> &Self::Target {
+                match self { $($enum::$variant(op) => op,)* }
+            }
+        }
+
+        impl std::ops::DerefMut for $enum {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                match self { $($enum::$variant(op) => op,)* }
+            }
+        }
+    };
+}
+
+ops!(
+    FloatOperator, FloatOp, "An operator on real numbers, with ONNX's meaning.",
+    Input(input::Input),
+    Constant(constant::Constant),
+    Conv(conv::Conv),
+    Linear(linear::Linear),
+    Affine(affine::Affine),
+    Unary(unary::Unary),
+    Add(add::Add),
+    Mul(mul::Mul),
+    MaxPool(max_pool::MaxPool),
+    AveragePool(average_pool::AveragePool),
+    Mean(mean::Mean),
+    Softmax(softmax::Softmax),
+    ArgMax(arg_max::ArgMax),
+    Concat(concat::Concat),
+    Slice(slice::Slice),
+    Pad(pad::Pad),
+    Transpose(transpose::Transpose),
+    Reshape(reshape::Reshape),
+);
+
+ops!(
+    QuantOperator, QuantOp, "An operator on integers, with the meaning the numeric contract gives it.",
+    Input(input::QInput),
+    Constant(constant::QConstant),
+    Conv(conv::QConv),
+    Linear(linear::QLinear),
+    Affine(affine::QAffine),
+    Table(unary::Table),
+    Add(add::QAdd),
+    Mul(mul::QMul),
+    MaxPool(max_pool::QMaxPool),
+    AveragePool(average_pool::QAveragePool),
+    Mean(mean::QMean),
+    Softmax(softmax::QSoftmax),
+    ArgMax(arg_max::QArgMax),
+    Concat(concat::QConcat),
+    Slice(slice::QSlice),
+    Pad(pad::QPad),
+    Transpose(transpose::QTranspose),
+    Reshape(reshape::QReshape),
+);
+
+impl Operator<Shape> for FloatOp {
+    fn kind(&self) -> &'static str {
+        (**self).kind()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn check(&self, operands: &[&Shape], result: &Shape) -> Result<(), String> {
+        expect_arity(self.arity(), operands.len())?;
+        expect_shape(&self.infer(operands)?, result)
+    }
+}
+
+impl Operator<QuantType> for QuantOp {
+    fn kind(&self) -> &'static str {
+        (**self).kind()
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn check(&self, operands: &[&QuantType], result: &QuantType) -> Result<(), String> {
+        expect_arity(self.arity(), operands.len())?;
+        let shapes: Vec<&Shape> = operands.iter().map(|operand| &operand.shape).collect();
+        expect_shape(&self.infer(&shapes)?, &result.shape)?;
+        if let Some(bound) = self.accumulator().filter(|bound| !fits_i32(*bound)) {
+            return Err(format!("the accumulator can take {}..={}, more than 32 bits", bound.lo, bound.hi));
+        }
+        Ok(())
+    }
+}
+
+/// Whether every value of an accumulator is an `i32`.
+pub fn fits_i32(bound: Interval) -> bool {
+    Interval::new(i32::MIN, i32::MAX).contains(bound)
+}
+
+fn expect_arity(arity: Option<usize>, given: usize) -> Result<(), String> {
+    match arity {
+        Some(arity) if arity != given => Err(format!("needs {arity} operands and has {given}")),
+        _ => Ok(()),
+    }
+}
+
+fn expect_shape(inferred: &Shape, declared: &Shape) -> Result<(), String> {
+    if inferred == declared {
+        return Ok(());
+    }
+    Err(format!("has shape {declared}, its operands give {inferred}"))
+}

@@ -1,0 +1,160 @@
+//! What convolutions and linear layers share: weights, biases and multipliers for each output channel.
+
+use super::{Problem, fits_i32};
+use crate::diag::Code;
+use crate::ir::{Clamp, Interval, Multiplier, Params, Scale, round_half_even};
+
+/// Largest magnitude of a quantized weight. -128 is left out so that `|w| * |x|` sums stay symmetric.
+const WEIGHT_MAX: i64 = 127;
+
+/// Largest magnitude of a quantized bias, a quarter of what 32 bits hold: the rest is for the sum.
+const BIAS_MAX: f64 = (1i64 << 29) as f64;
+
+/// A channel whose weights cannot move the result by this many steps is an exact constant.
+const VANISHING_STEPS: f64 = 1.0 / 131_072.0;
+
+/// What an output channel adds to the sum of products and how the sum becomes the result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Channel {
+    /// In units of the accumulator.
+    pub bias: i32,
+    /// From accumulator to result.
+    pub multiplier: Multiplier,
+    /// All values of `bias + sum w * (x - input_zero)`.
+    pub bound: Interval,
+    /// Real value of a weight of 1; 0 where the channel is a constant.
+    pub weight_scale: f32,
+}
+
+/// Quantized weights with their channels: `result = clamp(output_zero + multiplier(bias + sum w * (x - input_zero)))`.
+#[derive(Debug, Clone)]
+pub struct Weighted {
+    /// Row-major, one row for each output channel.
+    pub weights: Vec<i8>,
+    /// One for each output channel.
+    pub channels: Vec<Channel>,
+    /// The integer that stands for 0 in the input.
+    pub input_zero: i32,
+    /// The integer that stands for 0 in the result.
+    pub output_zero: i32,
+    /// Bounds of the result.
+    pub clamp: Clamp,
+}
+
+impl Weighted {
+    /// Quantizes real weights (row-major, one row for each bias), symmetric, one scale for each row.
+    ///
+    /// Errors: a sum that 32 bits may not hold; a multiplier out of reach.
+    pub fn quantize(weights: &[f32], bias: &[f32], input: Params, output: Params, clamp: Clamp) -> Result<Self, Problem> {
+        let row_len = weights.len() / bias.len().max(1);
+        let mut quantized = Vec::with_capacity(weights.len());
+        let mut channels = Vec::with_capacity(bias.len());
+        for (channel_idx, &bias) in bias.iter().enumerate() {
+            let row = &weights[channel_idx * row_len..][..row_len];
+            let (row, channel) = quantize_row(row, bias, input, output)
+                .map_err(|problem| Problem { message: format!("output channel {channel_idx}: {}", problem.message), ..problem })?;
+            quantized.extend(row);
+            channels.push(channel);
+        }
+        Ok(Weighted { weights: quantized, channels, input_zero: input.zero_point, output_zero: output.zero_point, clamp })
+    }
+
+    /// Weights of one output channel.
+    pub fn row(&self, channel_idx: usize) -> &[i8] {
+        let row_len = self.weights.len() / self.channels.len().max(1);
+        &self.weights[channel_idx * row_len..][..row_len]
+    }
+
+    /// All values any accumulator can take.
+    pub fn accumulator(&self) -> Option<Interval> {
+        self.channels.iter().map(|channel| channel.bound).reduce(Interval::hull)
+    }
+
+    /// From accumulator to result.
+    pub fn finish(&self, channel_idx: usize, acc: i32) -> i32 {
+        self.clamp.apply(self.output_zero + self.channels[channel_idx].multiplier.apply(acc))
+    }
+
+    /// One line for listings.
+    pub fn describe(&self) -> String {
+        let bound = self.accumulator().map_or(String::new(), |b| format!(", acc {}..={}", b.lo, b.hi));
+        let first = self.channels.first().map_or(String::new(), |c| format!("bias {} multiplier {}", c.bias, c.multiplier));
+        format!(
+            "{} channels (first: {first}), weights {} hash {:016x}, x{:+}, y{:+} clamp {}{bound}",
+            self.channels.len(),
+            self.weights.len(),
+            hash(&self.weights),
+            -self.input_zero,
+            self.output_zero,
+            self.clamp,
+        )
+    }
+}
+
+/// FNV-1a, so that listings show a change of the weights in a few characters.
+fn hash(weights: &[i8]) -> u64 {
+    weights.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &w| (hash ^ u64::from(w as u8)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn quantize_row(row: &[f32], bias: f32, input: Params, output: Params) -> Result<(Vec<i8>, Channel), Problem> {
+    let (s_in, s_out) = (input.scale.get(), output.scale.get());
+    let reach = s_in * f64::from((127 - input.zero_point).max(input.zero_point + 128));
+    let most: f64 = row.iter().map(|&w| f64::from(w).abs() * reach).sum();
+    let Some(scale) = weight_scale(row, bias, s_in).filter(|_| most > s_out * VANISHING_STEPS) else {
+        return Ok((vec![0; row.len()], constant_channel(bias, s_out)));
+    };
+    let quantize = |&w: &f32| round_half_even(f64::from(w) / scale.get()).clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8;
+    let weights: Vec<i8> = row.iter().map(quantize).collect();
+    let bias = round_half_even(f64::from(bias) / (s_in * scale.get()));
+    let bound = accumulator_bound(&weights, bias, input.zero_point);
+    check_accumulator(&weights, bias, bound)?;
+    let multiplier = Multiplier::new(s_in * scale.get() / s_out).filter(|m| m.accepts(bound)).ok_or_else(too_narrow)?;
+    // `check_accumulator` has shown that the bias alone fits.
+    Ok((weights, Channel { bias: bias as i32, multiplier, bound, weight_scale: scale.as_f32() }))
+}
+
+/// The step of a row: its largest weight becomes 127, unless the bias would then leave its share of the accumulator.
+fn weight_scale(row: &[f32], bias: f32, s_in: f64) -> Option<Scale> {
+    let largest = row.iter().fold(0.0f64, |m, &w| m.max(f64::from(w).abs()));
+    Scale::new((largest / WEIGHT_MAX as f64).max(f64::from(bias).abs() / (s_in * BIAS_MAX))).filter(|_| largest > 0.0)
+}
+
+/// A channel without weights. With a multiplier of one half, twice the result in the bias gives it exactly.
+fn constant_channel(bias: f32, s_out: f64) -> Channel {
+    // The result saturates far below this, so nothing is lost.
+    let steps = round_half_even(f64::from(bias) / s_out).clamp(-1_000_000, 1_000_000) as i32;
+    Channel {
+        bias: 2 * steps,
+        multiplier: Multiplier::half(),
+        bound: Interval::point(2 * steps),
+        weight_scale: 0.0,
+    }
+}
+
+fn accumulator_bound(weights: &[i8], bias: i64, input_zero: i32) -> Interval {
+    let (lo, hi) = (-128 - i64::from(input_zero), 127 - i64::from(input_zero));
+    let (mut min, mut max) = (bias, bias);
+    for &w in weights {
+        let w = i64::from(w);
+        min += (w * lo).min(w * hi);
+        max += (w * lo).max(w * hi);
+    }
+    Interval::new(min, max)
+}
+
+/// Also covers every partial sum, and the form with the zero point folded into the bias.
+fn check_accumulator(weights: &[i8], bias: i64, bound: Interval) -> Result<(), Problem> {
+    let folded: i64 = bias.abs() + weights.iter().map(|&w| i64::from(w).abs() * 256).sum::<i64>();
+    if fits_i32(bound) && folded <= i64::from(i32::MAX) {
+        return Ok(());
+    }
+    let message = format!("the sum of {} products can reach {}..={}, more than 32 bits hold", weights.len(), bound.lo, bound.hi);
+    Err(Problem { code: Code::AccumulatorOverflow, message, help: None }
+        .help("split the layer: fewer input channels or a smaller kernel for each sum"))
+}
+
+pub(super) fn too_narrow() -> Problem {
+    let message = "the range of the result is far too narrow for what the layer computes".to_owned();
+    Problem { code: Code::InvalidRange, message, help: None }
+        .help("calibrate again, or correct the entry of this tensor in the ranges file")
+}

@@ -1,0 +1,145 @@
+//! Folds factors and addends into the weights before or behind them, and into each other.
+
+use super::{absorb_consumer, absorb_producer, sole_operand};
+use crate::ir::{Float, Graph, NodeId, RealClamp, Shape};
+use crate::ops::FloatOp;
+use crate::ops::affine::Affine;
+use crate::ops::unary::UnaryFn;
+
+/// Folding factors into the weights behind them makes small factors coarse; beyond this ratio they stay.
+const MAX_SPREAD: f32 = 64.0;
+
+/// Runs the pass.
+pub fn run(graph: &mut Graph<Float>) -> bool {
+    let mut changed = false;
+    for id in graph.topological() {
+        if graph.contains(id) {
+            changed |= into_producer(graph, id).is_some() || into_consumer(graph, id).is_some();
+        }
+    }
+    changed
+}
+
+/// A factor and an addend for each channel, or for all.
+struct Map {
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    axis: Option<usize>,
+    clamp: RealClamp,
+}
+
+impl Map {
+    fn of(op: &FloatOp) -> Option<Map> {
+        match op {
+            FloatOp::Affine(Affine { scale, shift, axis, clamp }) => {
+                Some(Map { scale: scale.clone(), shift: shift.clone(), axis: Some(*axis), clamp: *clamp })
+            }
+            FloatOp::Unary(unary) => match unary.chain[..] {
+                [UnaryFn::Linear { scale, shift }] => {
+                    Some(Map { scale: vec![scale], shift: vec![shift], axis: None, clamp: RealClamp::NONE })
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The map over `channels` channels of `axis`; `None` if it runs along another axis.
+    fn along(mut self, axis: usize, channels: usize) -> Option<Map> {
+        match self.axis {
+            Some(own) => (own == axis).then_some(self),
+            None => {
+                (self.scale, self.shift) = (vec![self.scale[0]; channels], vec![self.shift[0]; channels]);
+                self.axis = Some(axis);
+                Some(self)
+            }
+        }
+    }
+}
+
+/// The axis that the output channels of a weighted operator run along.
+fn channel_axis(op: &FloatOp, shape: &Shape) -> Option<usize> {
+    match op {
+        FloatOp::Conv(_) => Some(1),
+        FloatOp::Linear(_) => shape.rank().checked_sub(1),
+        FloatOp::Affine(affine) => Some(affine.axis),
+        _ => None,
+    }
+}
+
+fn into_producer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
+    let map = Map::of(&graph.node(id).op)?;
+    let producer = sole_operand(graph, id)?;
+    let mut op = graph.node(producer).op.clone();
+    let axis = channel_axis(&op, &graph.node(producer).value)?;
+    let map = map.along(axis, graph.node(producer).value.dims()[axis])?;
+    let (weights, bias, clamp) = match &mut op {
+        FloatOp::Conv(conv) => (&mut conv.weights.data, &mut conv.bias, &mut conv.clamp),
+        FloatOp::Linear(linear) => (&mut linear.weights.data, &mut linear.bias, &mut linear.clamp),
+        FloatOp::Affine(affine) => (&mut affine.scale, &mut affine.shift, &mut affine.clamp),
+        _ => return None,
+    };
+    if *clamp != RealClamp::NONE {
+        return None;
+    }
+    let row_len = weights.len() / bias.len();
+    for (c, row) in weights.chunks_exact_mut(row_len).enumerate() {
+        row.iter_mut().for_each(|w| *w *= map.scale[c]);
+        bias[c] = (f64::from(bias[c]) * f64::from(map.scale[c]) + f64::from(map.shift[c])) as f32;
+    }
+    *clamp = map.clamp;
+    graph.node_mut(producer).op = op;
+    absorb_consumer(graph, producer, id);
+    Some(())
+}
+
+fn into_consumer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
+    let before = sole_operand(graph, id)?;
+    let map = Map::of(&graph.node(before).op).filter(|map| map.clamp == RealClamp::NONE)?;
+    let input = graph.node(before).value.clone();
+    let mut op = graph.node(id).op.clone();
+    match &mut op {
+        FloatOp::Conv(conv) => {
+            let map = foldable(map.along(1, input.dims()[1])?)?;
+            let padded = conv.window.pads(&input.dims()[2..]);
+            if padded && map.shift.iter().any(|&shift| shift != 0.0) {
+                return None;
+            }
+            let (group_inputs, taps) = (conv.weights.shape.dims()[1], conv.window.taps());
+            let group_outputs = conv.bias.len() / conv.groups;
+            let channel = |o: usize, i: usize| o / group_outputs * group_inputs + i;
+            scale_rows(&mut conv.weights.data, &mut conv.bias, taps, &map, channel);
+        }
+        FloatOp::Linear(linear) => {
+            let axis = input.rank() - 1;
+            let map = foldable(map.along(axis, input.dims()[axis])?)?;
+            scale_rows(&mut linear.weights.data, &mut linear.bias, 1, &map, |_, i| i);
+        }
+        _ => return None,
+    }
+    graph.node_mut(id).op = op;
+    absorb_producer(graph, before, id);
+    Some(())
+}
+
+fn foldable(map: Map) -> Option<Map> {
+    let magnitudes = || map.scale.iter().map(|scale| scale.abs());
+    let (min, max) = (magnitudes().fold(f32::INFINITY, f32::min), magnitudes().fold(0.0, f32::max));
+    (max <= min * MAX_SPREAD).then_some(map)
+}
+
+/// `w * (scale * x + shift)` is `(w * scale) * x + w * shift`.
+fn scale_rows(weights: &mut [f32], bias: &mut [f32], taps: usize, map: &Map, channel: impl Fn(usize, usize) -> usize) {
+    let row_len = weights.len() / bias.len();
+    for (o, row) in weights.chunks_exact_mut(row_len).enumerate() {
+        let mut addend = f64::from(bias[o]);
+        for (i, taps) in row.chunks_exact_mut(taps).enumerate() {
+            let c = channel(o, i);
+            for w in taps {
+                addend += f64::from(*w) * f64::from(map.shift[c]);
+                *w *= map.scale[c];
+            }
+        }
+        bias[o] = addend as f32;
+    }
+}

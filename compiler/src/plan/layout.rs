@@ -1,0 +1,263 @@
+//! Chooses the layout of every tensor and the buffer it lies in.
+//!
+//! Convolutions write channels last; everything else follows its operand. A transpose is a change of view and
+//! costs nothing; a reshape likewise where the layout has the factors for it. Where a kernel needs evenly spaced
+//! axes and the view has none, or where an output of the model must be row-major, a Copy layer is added.
+
+use std::collections::BTreeMap;
+
+use super::view::{View, nest};
+use super::{ArenaPlan, Layer, Place, Plan, PlannedBuffer, PlannedTensor, TensorId, Work};
+use crate::ir::{Checked, Graph, Node, NodeId, Quant, QuantType, Shape};
+use crate::ops::QuantOp;
+
+/// A plan without addresses in the arena.
+pub fn lay_out(graph: &Checked<Graph<Quant>>) -> Plan {
+    let plan = Plan {
+        tensors: vec![],
+        buffers: vec![],
+        layers: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        arena: ArenaPlan { bytes: 0, lower_bound: 0, peak_layer: 0 },
+    };
+    let mut layouter = Layouter { graph, plan, tensors: BTreeMap::new(), pending: vec![] };
+    for id in graph.topological() {
+        layouter.add(id);
+    }
+    layouter.add_outputs();
+    layouter.plan
+}
+
+struct Layouter<'a> {
+    graph: &'a Checked<Graph<Quant>>,
+    plan: Plan,
+    tensors: BTreeMap<NodeId, TensorId>,
+    /// For each buffer, how many uses of its tensors are still to come.
+    pending: Vec<usize>,
+}
+
+impl Layouter<'_> {
+    fn add(&mut self, id: NodeId) {
+        let node = self.graph.node(id);
+        let operands: Vec<TensorId> = self.graph.operands(id).iter().map(|operand| self.tensors[operand]).collect();
+        for operand in &operands {
+            self.pending[self.plan.tensor(*operand).buffer] -= 1;
+        }
+        let tensor = match &node.op {
+            QuantOp::Input(_) => self.add_input(node),
+            QuantOp::Constant(constant) => {
+                let place = Place::Constant(constant.data.clone());
+                self.new_tensor(&node.name, node.value.clone(), View::row_major(&node.value.shape), place)
+            }
+            QuantOp::Transpose(transpose) => {
+                let view = self.plan.tensor(operands[0]).view.transposed(&transpose.order);
+                self.alias(operands[0], node, view)
+            }
+            QuantOp::Reshape(reshape) => self.add_reshape(operands[0], node, &reshape.shape),
+            _ => self.add_layer(id, operands),
+        };
+        self.tensors.insert(id, tensor);
+        let uses = self.graph.consumers(id).len() + usize::from(self.graph.is_output(id));
+        self.pending[self.plan.tensor(tensor).buffer] += uses;
+    }
+
+    fn add_input(&mut self, node: &Node<Quant>) -> TensorId {
+        let place = Place::Input(self.plan.inputs.len());
+        let tensor = self.new_tensor(&node.name, node.value.clone(), View::row_major(&node.value.shape), place);
+        self.plan.inputs.push(tensor);
+        tensor
+    }
+
+    fn add_reshape(&mut self, operand: TensorId, node: &Node<Quant>, shape: &Shape) -> TensorId {
+        if let Some(view) = self.plan.tensor(operand).view.reshaped(shape) {
+            return self.alias(operand, node, view);
+        }
+        let copied = self.copied(operand, View::row_major(&self.plan.tensor(operand).ty.shape.clone()), Place::Arena(0));
+        self.alias(copied, node, View::row_major(shape))
+    }
+
+    /// A tensor in the buffer of another.
+    fn alias(&mut self, of: TensorId, node: &Node<Quant>, view: View) -> TensorId {
+        let buffer = self.plan.tensor(of).buffer;
+        self.plan.tensors.push(PlannedTensor { name: node.name.clone(), ty: node.value.clone(), view, buffer });
+        TensorId(self.plan.tensors.len() - 1)
+    }
+
+    fn add_layer(&mut self, id: NodeId, operands: Vec<TensorId>) -> TensorId {
+        let node = self.graph.node(id);
+        let destination = self.destination(id);
+        let operands = self.readable(&node.op, operands, &node.value.shape);
+        let in_place = if destination.is_some() { None } else { self.in_place(node, &operands) };
+        let result = match (&destination, in_place) {
+            (_, Some(port)) => {
+                let view = self.plan.tensor(operands[port]).view.clone();
+                self.alias(operands[port], node, view)
+            }
+            (Some((output, order)), None) => {
+                let view = View::dense(&node.value.shape, order);
+                self.new_tensor(&node.name, node.value.clone(), view, Place::Output(*output))
+            }
+            (None, None) => {
+                let view = self.result_view(node, &operands);
+                self.new_tensor(&node.name, node.value.clone(), view, Place::Arena(0))
+            }
+        };
+        // An elementwise operator may find that its operands and the chosen result have no common loops.
+        let operands = self.with_common_loops(&node.op, operands, result);
+        self.plan.layers.push(Layer {
+            name: node.name.clone(),
+            origin: node.origin.clone(),
+            work: Work::Operator(node.op.clone()),
+            operands,
+            result,
+            in_place,
+        });
+        result
+    }
+
+    fn new_tensor(&mut self, name: &str, ty: QuantType, view: View, place: Place) -> TensorId {
+        self.plan.buffers.push(PlannedBuffer { bytes: ty.bytes(), place });
+        self.pending.push(0);
+        let buffer = self.plan.buffers.len() - 1;
+        self.plan.tensors.push(PlannedTensor { name: name.to_owned(), ty, view, buffer });
+        TensorId(self.plan.tensors.len() - 1)
+    }
+
+    /// The same tensor in another layout, by a Copy layer.
+    fn copied(&mut self, tensor: TensorId, view: View, place: Place) -> TensorId {
+        let PlannedTensor { name, ty, .. } = self.plan.tensor(tensor).clone();
+        let copy = self.new_tensor(&name, ty, view, place);
+        self.plan.layers.push(Layer {
+            name,
+            origin: vec![],
+            work: Work::Copy,
+            operands: vec![tensor],
+            result: copy,
+            in_place: None,
+        });
+        copy
+    }
+
+    /// The model's output that a node's elements end in without further computation, and the order of axes for it.
+    fn destination(&self, id: NodeId) -> Option<(usize, Vec<usize>)> {
+        let rank = self.graph.node(id).value.shape.rank();
+        if let Some(output) = self.graph.outputs().iter().position(|output| output.node == id) {
+            return Some((output, (0..rank).collect()));
+        }
+        self.graph.consumers(id).into_iter().find_map(|consumer| {
+            let moves = matches!(self.graph.node(consumer).op, QuantOp::Transpose(_) | QuantOp::Reshape(_));
+            let (output, order) = if moves { self.destination(consumer)? } else { return None };
+            match &self.graph.node(consumer).op {
+                QuantOp::Transpose(transpose) => Some((output, order.iter().map(|&axis| transpose.order[axis]).collect())),
+                _ => order.iter().copied().eq(0..order.len()).then(|| (output, (0..rank).collect())),
+            }
+        })
+    }
+
+    /// Operands with evenly spaced axes, for operators whose loops need them.
+    fn readable(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: &Shape) -> Vec<TensorId> {
+        let fits = |tensor: &PlannedTensor| match op {
+            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) => true,
+            QuantOp::Linear(_) => row_offsets(&tensor.view, &tensor.ty.shape).is_some(),
+            QuantOp::Concat(_) => tensor.view.strides().is_some() && tensor.ty.shape.rank() == result.rank(),
+            _ => tensor.view.strides().is_some(),
+        };
+        operands
+            .into_iter()
+            .map(|operand| {
+                let tensor = self.plan.tensor(operand);
+                if fits(tensor) {
+                    return operand;
+                }
+                let view = View::row_major(&tensor.ty.shape.clone());
+                self.copied(operand, view, Place::Arena(0))
+            })
+            .collect()
+    }
+
+    /// The operand whose buffer the result may take over: it is not needed any more, and every element is read
+    /// before the result's element is written in its place.
+    fn in_place(&self, node: &Node<Quant>, operands: &[TensorId]) -> Option<usize> {
+        if !matches!(node.op, QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)) {
+            return None;
+        }
+        (0..operands.len()).find(|&port| {
+            let tensor = self.plan.tensor(operands[port]);
+            let shared = |other: &TensorId| *other != operands[port] && self.plan.tensor(*other).buffer == tensor.buffer;
+            tensor.ty.shape == node.value.shape
+                && tensor.ty.dtype == node.value.dtype
+                && matches!(self.plan.buffers[tensor.buffer].place, Place::Arena(_))
+                && self.pending[tensor.buffer] == 0
+                && !operands.iter().any(shared)
+        })
+    }
+
+    fn result_view(&self, node: &Node<Quant>, operands: &[TensorId]) -> View {
+        let shape = &node.value.shape;
+        let first = self.plan.tensor(operands[0]);
+        match &node.op {
+            QuantOp::Conv(_) => {
+                let mut order: Vec<usize> = (0..shape.rank()).filter(|&axis| axis != 1).collect();
+                order.push(1);
+                View::dense(shape, &order)
+            }
+            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => first.view.clone(),
+            QuantOp::Add(_) | QuantOp::Mul(_) => {
+                let same = operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
+                same.map_or_else(|| View::row_major(shape), |tensor| tensor.view.clone())
+            }
+            QuantOp::Mean(mean) if !mean.keep_dims => {
+                let kept: Vec<usize> = (0..first.ty.shape.rank()).filter(|axis| !mean.axes.contains(axis)).collect();
+                let order = first.view.order().into_iter().filter_map(|axis| kept.iter().position(|&k| k == axis));
+                View::dense(shape, &order.collect::<Vec<_>>())
+            }
+            QuantOp::MaxPool(_) | QuantOp::AveragePool(_) | QuantOp::Mean(_) | QuantOp::Concat(_) | QuantOp::Slice(_) | QuantOp::Pad(_) => {
+                View::dense(shape, &first.view.order())
+            }
+            QuantOp::Linear(_) | QuantOp::ArgMax(_) => View::row_major(shape),
+            QuantOp::Input(_) | QuantOp::Constant(_) | QuantOp::Transpose(_) | QuantOp::Reshape(_) => {
+                unreachable!("these are no layers")
+            }
+        }
+    }
+
+    fn with_common_loops(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: TensorId) -> Vec<TensorId> {
+        if !matches!(op, QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_)) {
+            return operands;
+        }
+        let rank = self.plan.tensor(result).ty.shape.rank();
+        let target = self.plan.tensor(result).view.clone();
+        operands
+            .into_iter()
+            .map(|operand| {
+                let tensor = self.plan.tensor(operand);
+                if nest(&[&tensor.view.extended(rank), &target]).is_some() {
+                    return operand;
+                }
+                let view = View::row_major(&tensor.ty.shape.clone());
+                self.copied(operand, view, Place::Arena(0))
+            })
+            .collect()
+    }
+
+    fn add_outputs(&mut self) {
+        for (index, output) in self.graph.outputs().iter().enumerate() {
+            let tensor = self.tensors[&output.node];
+            let planned = self.plan.tensor(tensor);
+            let row_major = View::row_major(&planned.ty.shape);
+            let there = self.plan.buffers[planned.buffer].place == Place::Output(index) && planned.view == row_major;
+            let tensor = if there { tensor } else { self.copied(tensor, row_major, Place::Output(index)) };
+            self.plan.outputs.push((output.name.clone(), tensor));
+        }
+    }
+}
+
+/// Positions of the elements of a row (the last axis) if, sorted, they are evenly spaced.
+pub fn row_offsets(view: &View, shape: &Shape) -> Option<Vec<usize>> {
+    let offsets = view.offsets(shape.rank() - 1);
+    let mut sorted = offsets.clone();
+    sorted.sort_unstable();
+    let step = sorted.get(1).copied().unwrap_or(1);
+    sorted.iter().enumerate().all(|(i, &offset)| offset == i * step).then_some(offsets)
+}

@@ -1,0 +1,187 @@
+//! C99.
+
+mod expr;
+mod stmt;
+
+use askama::Template;
+use ptqc_codegen_templates::c as templates;
+
+use super::{ArenaMode, Bundle, Interface, TensorInfo};
+use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Program, Signature};
+
+/// Lines of numbers are not longer than this.
+const LINE: usize = 98;
+
+/// The files of a program.
+pub fn print(program: &CheckedProgram, interface: &Interface) -> Bundle {
+    let program = program.program();
+    let name = &program.name;
+    let files = [
+        (format!("{name}.h"), render(&header(program, interface))),
+        (format!("{name}.c"), render(&source(program, interface))),
+        (format!("{name}_weights.c"), render(&weights(program, interface))),
+    ];
+    files.into_iter().collect()
+}
+
+fn render(template: &impl Template) -> String {
+    let text = template.render().expect("templates render plain values into a string");
+    text.trim_end().to_owned() + "\n"
+}
+
+/// The C type of an element in memory.
+fn c_type(elem: Elem) -> &'static str {
+    match elem {
+        Elem::I8 => "int8_t",
+        Elem::U8 => "uint8_t",
+        Elem::I16 => "int16_t",
+        Elem::I32 => "int32_t",
+        Elem::U32 => "uint32_t",
+        Elem::I64 => "int64_t",
+    }
+}
+
+fn header(program: &Program, interface: &Interface) -> templates::Header {
+    let tensors = |signatures: &[Signature], infos: &[TensorInfo]| {
+        signatures.iter().zip(infos).map(|(signature, info)| tensor(program, signature, info)).collect()
+    };
+    templates::Header {
+        provenance: comment_lines(&interface.provenance),
+        facts: comment_lines(&interface.facts),
+        name: program.name.clone(),
+        upper: program.name.to_uppercase(),
+        inputs: tensors(&program.inputs, &interface.inputs),
+        outputs: tensors(&program.outputs, &interface.outputs),
+        arena_bytes: program.arena_bytes,
+        caller_arena: interface.arena == ArenaMode::Caller,
+        prototype: prototype(program, interface),
+    }
+}
+
+fn tensor(program: &Program, signature: &Signature, info: &TensorInfo) -> templates::Tensor {
+    let dims: Vec<String> = info.dims.iter().map(usize::to_string).collect();
+    templates::Tensor {
+        parameter: signature.name.clone(),
+        macro_prefix: format!("{}_{}", program.name, signature.name).to_uppercase(),
+        onnx_name: comment_line(&info.onnx_name),
+        c_type: c_type(signature.elem),
+        len: signature.len,
+        dims: if dims.is_empty() { "1".to_owned() } else { dims.join(", ") },
+        params: info.scale.map(|scale| (format!("{scale:?}f"), info.zero_point)),
+    }
+}
+
+fn prototype(program: &Program, interface: &Interface) -> String {
+    let arena = (interface.arena == ArenaMode::Caller).then(|| "uint8_t *arena".to_owned());
+    let inputs = program.inputs.iter().map(|s| format!("const {} *{}", c_type(s.elem), s.name));
+    let outputs = program.outputs.iter().map(|s| format!("{} *{}", c_type(s.elem), s.name));
+    let parameters: Vec<String> = arena.into_iter().chain(inputs).chain(outputs).collect();
+    format!("void {}_run({})", program.name, parameters.join(", "))
+}
+
+fn source(program: &Program, interface: &Interface) -> templates::Source {
+    let uses_arena = program.arena_bytes > 0 && program.calls.iter().any(|call| call.args.iter().any(|arg| matches!(arg, Arg::Arena(_))));
+    let caller = interface.arena == ArenaMode::Caller;
+    templates::Source {
+        provenance: comment_lines(&interface.provenance),
+        name: program.name.clone(),
+        upper: program.name.to_uppercase(),
+        arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
+        helpers: expr::helpers(program),
+        functions: program.functions.iter().map(|f| function(program, f)).collect(),
+        prototype: prototype(program, interface),
+        calls: program.calls.iter().map(|call| print_call(program, call)).collect(),
+        static_arena: uses_arena && !caller,
+        unused_arena: !uses_arena && caller,
+    }
+}
+
+fn weights(program: &Program, interface: &Interface) -> templates::Weights {
+    templates::Weights {
+        provenance: comment_lines(&interface.provenance),
+        arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
+    }
+}
+
+fn array(program: &Program, blob: &Blob) -> templates::Array {
+    templates::Array {
+        symbol: format!("{}_{}", program.name, blob.name),
+        c_type: c_type(blob.elem),
+        len: blob.data.len(),
+        doc: comment_line(&blob.doc),
+        lines: number_lines(blob),
+    }
+}
+
+fn number_lines(blob: &Blob) -> Vec<String> {
+    let mut lines = vec![];
+    let mut line = String::new();
+    for &value in &blob.data {
+        let number = expr::element(blob.elem, value) + ",";
+        if !line.is_empty() && line.len() + 1 + number.len() > LINE {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += &number;
+    }
+    lines.push(line.trim_end_matches(',').to_owned());
+    lines
+}
+
+fn function(program: &Program, function: &Function) -> templates::Function {
+    let parameters: Vec<String> = function
+        .params
+        .iter()
+        .map(|param| {
+            let constant = if param.access == Access::Read { "const " } else { "" };
+            format!("{constant}{} *{}", c_type(param.signature.elem), param.signature.name)
+        })
+        .collect();
+    templates::Function {
+        doc: comment_lines(&function.doc),
+        signature: format!("static void {}_{}({})", program.name, function.name, parameters.join(", ")),
+        body: stmt::body(program, function),
+    }
+}
+
+fn print_call(program: &Program, call: &Call) -> String {
+    let function = &program.functions[call.function];
+    let args: Vec<String> = call
+        .args
+        .iter()
+        .zip(&function.params)
+        .map(|(arg, param)| match *arg {
+            Arg::Input(index) => program.inputs[index].name.clone(),
+            Arg::Output(index) => program.outputs[index].name.clone(),
+            Arg::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
+            Arg::Arena(offset) => arena_pointer(offset, param.signature.elem, param.access),
+        })
+        .collect();
+    format!("{}_{}({});", program.name, function.name, args.join(", "))
+}
+
+/// A typed pointer into the arena. Through `void *`, because the offset has been aligned for the type.
+fn arena_pointer(offset: usize, elem: Elem, access: Access) -> String {
+    let bytes = if offset == 0 { "arena".to_owned() } else { format!("arena + {offset}") };
+    let constant = if access == Access::Read { "const " } else { "" };
+    match elem {
+        Elem::U8 => bytes,
+        Elem::I8 | Elem::I16 | Elem::I32 | Elem::U32 | Elem::I64 => {
+            let cast = format!("({constant}{} *)({constant}void *)", c_type(elem));
+            if offset == 0 { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
+        }
+    }
+}
+
+fn comment_lines(lines: &[String]) -> Vec<String> {
+    lines.iter().map(|line| comment_line(line)).collect()
+}
+
+/// Text that cannot end or nest a comment, continue a line, or draw on a terminal.
+fn comment_line(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c }).collect();
+    let plain = plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?");
+    plain.trim_end().trim_end_matches('\\').to_owned()
+}

@@ -1,0 +1,128 @@
+//! Writing functions of the loop language by hand, with closures for the blocks.
+
+use super::{Access, Affine, Buffer, Elem, Expr, Function, Index, Interval, Param, Reg, Signature, Stmt, Type, Var};
+
+/// Builds one [`Function`]. Statements go to the innermost open block.
+#[derive(Debug)]
+pub struct FunctionBuilder {
+    function: Function,
+    blocks: Vec<Vec<Stmt>>,
+}
+
+impl FunctionBuilder {
+    /// An empty function.
+    pub fn new(name: impl Into<String>, doc: Vec<String>) -> Self {
+        let function =
+            Function { name: name.into(), doc, params: vec![], vars: vec![], regs: vec![], body: vec![] };
+        FunctionBuilder { function, blocks: vec![vec![]] }
+    }
+
+    /// Adds a parameter.
+    pub fn param(&mut self, name: &str, elem: Elem, len: usize, access: Access) -> Buffer {
+        let signature = Signature { name: name.to_owned(), elem, len };
+        self.function.params.push(Param { signature, access });
+        Buffer::Param(self.function.params.len() - 1)
+    }
+
+    /// `for name in 0..count`. A single iteration is inlined: the body then sees the index 0.
+    pub fn each(&mut self, name: &str, count: usize, body: impl FnOnce(&mut Self, Affine)) {
+        if count == 1 {
+            return body(self, Affine::from(0));
+        }
+        let var = self.var(name);
+        let body = self.block(|f| body(f, var.into()));
+        self.push(Stmt::For { var, count: count as i64, body });
+    }
+
+    /// The taps of a window that fall inside an axis; see [`Stmt::Taps`]. The body gets `tap` and `at`.
+    #[expect(clippy::too_many_arguments, reason = "the fields of `Stmt::Taps`, in its order")]
+    pub fn taps(
+        &mut self,
+        (tap, at): (&str, &str),
+        start: Affine,
+        count: usize,
+        dilation: usize,
+        extent: usize,
+        body: impl FnOnce(&mut Self, Affine, Affine),
+    ) {
+        let (tap, at) = (self.var(tap), self.var(at));
+        let body = self.block(|f| body(f, tap.into(), at.into()));
+        let (count, dilation, extent) = (count as i64, dilation as i64, extent as i64);
+        self.push(Stmt::Taps { tap, at, start, count, dilation, extent, body });
+    }
+
+    /// Declares an immutable value and returns it.
+    pub fn bind(&mut self, name: &str, ty: Type, value: Expr) -> Expr {
+        let reg = self.reg(name, ty);
+        self.push(Stmt::Let { reg, value });
+        Expr::Reg(reg)
+    }
+
+    /// Declares a mutable register.
+    pub fn mutable(&mut self, name: &str, ty: Type, init: Expr) -> Reg {
+        self.bounded(name, ty, init, None)
+    }
+
+    /// Declares a mutable register of which the builder knows all values.
+    pub fn bounded(&mut self, name: &str, ty: Type, init: Expr, bound: Option<Interval>) -> Reg {
+        let reg = self.reg(name, ty);
+        self.push(Stmt::Mut { reg, init, bound });
+        reg
+    }
+
+    /// `reg = value`.
+    pub fn set(&mut self, reg: Reg, value: Expr) {
+        self.push(Stmt::Set { reg, value });
+    }
+
+    /// `reg += value`.
+    pub fn accumulate(&mut self, reg: Reg, value: Expr) {
+        self.push(Stmt::Accumulate { reg, value });
+    }
+
+    /// An element of a buffer.
+    pub fn load(&self, buffer: Buffer, index: impl Into<Affine>) -> Expr {
+        Expr::Load(buffer, Index::Affine(index.into()))
+    }
+
+    /// An element of a buffer at a computed index.
+    pub fn lookup(&self, buffer: Buffer, index: Expr) -> Expr {
+        Expr::Load(buffer, Index::Value(Box::new(index)))
+    }
+
+    /// Stores an element.
+    pub fn store(&mut self, buffer: Buffer, index: impl Into<Affine>, value: Expr) {
+        self.push(Stmt::Store { buffer, index: index.into(), value });
+    }
+
+    /// A comment line.
+    pub fn comment(&mut self, text: impl Into<String>) {
+        self.push(Stmt::Comment(text.into()));
+    }
+
+    /// The finished function.
+    pub fn finish(mut self) -> Function {
+        self.function.body = self.blocks.pop().expect("the outermost block is open until the end");
+        self.function
+    }
+
+    fn var(&mut self, name: &str) -> Var {
+        self.function.vars.push(name.to_owned());
+        Var(self.function.vars.len() - 1)
+    }
+
+    fn reg(&mut self, name: &str, ty: Type) -> Reg {
+        self.function.regs.push((name.to_owned(), ty));
+        Reg(self.function.regs.len() - 1)
+    }
+
+    fn push(&mut self, stmt: Stmt) {
+        self.blocks.last_mut().expect("a block is open").push(stmt);
+    }
+
+    fn block(&mut self, body: impl FnOnce(&mut Self)) -> Vec<Stmt> {
+        self.blocks.push(vec![]);
+        body(self);
+        self.blocks.pop().expect("the block pushed above")
+    }
+}

@@ -1,0 +1,166 @@
+//! Expressions: pure, typed, without overflow (the checker proves it).
+
+use super::{Affine, Buffer, Elem, Reg};
+
+/// The types in which values are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Type {
+    /// Signed, 32 bits.
+    I32,
+    /// Signed, 64 bits.
+    I64,
+    /// Unsigned, 32 bits.
+    U32,
+    /// Unsigned, 64 bits.
+    U64,
+}
+
+/// How a load finds its element.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Index {
+    /// A function of loop variables.
+    Affine(Affine),
+    /// A computed value, for table lookups; the checker proves that its interval lies in the buffer.
+    Value(Box<Expr>),
+}
+
+/// A comparison of two values of one type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cmp {
+    /// Less than.
+    Lt,
+    /// Less than or equal.
+    Le,
+    /// Equal.
+    Eq,
+}
+
+/// An expression. Both operands of a binary operation have one type, which is the result's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expr {
+    /// A literal.
+    Const(Type, i64),
+    /// The value of a register.
+    Reg(Reg),
+    /// The value of an index as `I32`.
+    Index(Affine),
+    /// An element of a buffer, widened: `I8`, `U8`, `I16`, `I32` give `I32`; `U32` gives `U32`; `I64` gives `I64`.
+    Load(Buffer, Index),
+    /// Sum.
+    Add(Box<Expr>, Box<Expr>),
+    /// Difference.
+    Sub(Box<Expr>, Box<Expr>),
+    /// Product.
+    Mul(Box<Expr>, Box<Expr>),
+    /// Quotient of unsigned values, rounded down; the divisor's interval excludes 0.
+    Div(Box<Expr>, Box<Expr>),
+    /// Smaller value.
+    Min(Box<Expr>, Box<Expr>),
+    /// Larger value.
+    Max(Box<Expr>, Box<Expr>),
+    /// Shift to the right by a constant, arithmetic for signed types (rounds down).
+    Shr(Box<Expr>, u32),
+    /// Conversion; the value fits the new type.
+    Cast(Type, Box<Expr>),
+    /// `if a cmp b { then } else { otherwise }`, both computed, no branch intended.
+    Select {
+        /// The comparison.
+        cmp: Cmp,
+        /// Left side.
+        a: Box<Expr>,
+        /// Right side.
+        b: Box<Expr>,
+        /// Value if it holds.
+        then: Box<Expr>,
+        /// Value if it does not.
+        otherwise: Box<Expr>,
+    },
+}
+
+impl Elem {
+    /// Type of a loaded element.
+    pub fn loaded(self) -> Type {
+        match self {
+            Elem::I8 | Elem::U8 | Elem::I16 | Elem::I32 => Type::I32,
+            Elem::U32 => Type::U32,
+            Elem::I64 => Type::I64,
+        }
+    }
+
+    /// Size in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Elem::I8 | Elem::U8 => 1,
+            Elem::I16 => 2,
+            Elem::I32 | Elem::U32 => 4,
+            Elem::I64 => 8,
+        }
+    }
+}
+
+impl Expr {
+    /// A literal of type `I32`.
+    pub fn i32(value: i64) -> Expr {
+        Expr::Const(Type::I32, value)
+    }
+
+    /// A literal of type `I64`.
+    pub fn i64(value: i64) -> Expr {
+        Expr::Const(Type::I64, value)
+    }
+
+    /// `self + other`.
+    #[expect(clippy::should_implement_trait, reason = "builds an expression")]
+    pub fn add(self, other: Expr) -> Expr {
+        Expr::Add(Box::new(self), Box::new(other))
+    }
+
+    /// `self - other`.
+    #[expect(clippy::should_implement_trait, reason = "builds an expression")]
+    pub fn sub(self, other: Expr) -> Expr {
+        Expr::Sub(Box::new(self), Box::new(other))
+    }
+
+    /// `self * other`.
+    #[expect(clippy::should_implement_trait, reason = "builds an expression")]
+    pub fn mul(self, other: Expr) -> Expr {
+        Expr::Mul(Box::new(self), Box::new(other))
+    }
+
+    /// `self / other`, unsigned.
+    #[expect(clippy::should_implement_trait, reason = "builds an expression")]
+    pub fn div(self, other: Expr) -> Expr {
+        Expr::Div(Box::new(self), Box::new(other))
+    }
+
+    /// The smaller of two.
+    pub fn min(self, other: Expr) -> Expr {
+        Expr::Min(Box::new(self), Box::new(other))
+    }
+
+    /// The larger of two.
+    pub fn max(self, other: Expr) -> Expr {
+        Expr::Max(Box::new(self), Box::new(other))
+    }
+
+    /// `self >> bits`, rounding down.
+    #[expect(clippy::should_implement_trait, reason = "builds an expression")]
+    pub fn shr(self, bits: u32) -> Expr {
+        if bits == 0 { self } else { Expr::Shr(Box::new(self), bits) }
+    }
+
+    /// `self` in another type.
+    pub fn cast(self, ty: Type) -> Expr {
+        Expr::Cast(ty, Box::new(self))
+    }
+
+    /// `self`, an `I32`, as `ty`.
+    pub fn cast_to(self, ty: Type) -> Expr {
+        if ty == Type::I32 { self } else { self.cast(ty) }
+    }
+
+    /// `if a cmp b { then } else { otherwise }`.
+    pub fn select(cmp: Cmp, a: Expr, b: Expr, then: Expr, otherwise: Expr) -> Expr {
+        Expr::Select { cmp, a: Box::new(a), b: Box::new(b), then: Box::new(then), otherwise: Box::new(otherwise) }
+    }
+}

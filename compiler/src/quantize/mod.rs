@@ -1,0 +1,135 @@
+//! From the float graph and observed ranges to the quantized graph.
+//!
+//! First every tensor gets scale and zero point (`params`), then every operator becomes its integer form.
+//! A tensor whose range is too narrow for a scale becomes an exact constant.
+
+mod params;
+
+use std::collections::BTreeMap;
+
+use crate::calibrate::Ranges;
+use crate::diag::{self, Code, Diagnostic, Diagnostics};
+use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Params, Quant, QuantType};
+use crate::ops::constant::QConstant;
+use crate::ops::unary::Table;
+use crate::ops::{FloatOp, Problem, QuantOp, Site};
+use params::Assignment;
+
+/// Quantizes a graph; the second result holds warnings.
+///
+/// Errors: ranges that are missing or make no sense, accumulators that 32 bits do not hold.
+pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
+    let mut problems = Diagnostics::default();
+    let assignment = params::assign(graph, ranges, &mut problems);
+    let mut quantizer = Quantizer { source: graph, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
+    if !problems.has_errors() {
+        for id in graph.topological() {
+            if let Err(diagnostic) = quantizer.add(id) {
+                problems.push(diagnostic);
+                if !quantizer.ids.contains_key(&id) {
+                    quantizer.stand_in(id);
+                }
+            }
+        }
+    }
+    let warnings = problems.take_warnings();
+    let mut result = problems.into_result(quantizer.result)?;
+    for output in graph.outputs() {
+        result.add_output(&output.name, quantizer.ids[&output.node]);
+    }
+    result.remove_unused();
+    let result = result.check().map_err(|error| Diagnostic::internal(error.0))?;
+    Ok((result, warnings))
+}
+
+struct Quantizer<'a> {
+    source: &'a Checked<Graph<Float>>,
+    assignment: &'a BTreeMap<NodeId, Assignment>,
+    result: Graph<Quant>,
+    ids: BTreeMap<NodeId, NodeId>,
+}
+
+impl Quantizer<'_> {
+    fn add(&mut self, id: NodeId) -> Result<(), Diagnostic> {
+        let node = self.source.node(id);
+        let value = self.value(id);
+        let mut operands: Vec<NodeId> = self.source.operands(id).iter().map(|operand| self.ids[operand]).collect();
+        if shares_params(&node.op) {
+            operands = operands.into_iter().map(|operand| self.requantized(operand, &value, &node.name)).collect::<Result<_, _>>()?;
+        }
+        let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
+        let site = Site { operands: types, result: &value };
+        let op = match self.assignment[&id] {
+            Assignment::Zero => zeros(&value),
+            Assignment::Params(_) | Assignment::Index => node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?,
+        };
+        if matches!(op, QuantOp::Constant(_)) {
+            operands.clear();
+        }
+        let is_input = matches!(op, QuantOp::Input(_));
+        let node = Node { name: node.name.clone(), observed: node.observed.clone(), origin: node.origin.clone(), op, value };
+        let quantized = if is_input { self.result.add_input(node) } else { self.result.add(node, &operands) };
+        self.ids.insert(id, quantized);
+        Ok(())
+    }
+
+    fn value(&self, id: NodeId) -> QuantType {
+        let shape = self.source.node(id).value.clone();
+        match self.assignment[&id] {
+            Assignment::Params(params) => QuantType::int8(shape, params),
+            Assignment::Zero => QuantType::int8(shape, Params::zero()),
+            Assignment::Index => QuantType { shape, dtype: DType::I32, encoding: Encoding::Index },
+        }
+    }
+
+    /// `operand` with the parameters of `wanted`: itself, or behind a table.
+    fn requantized(&mut self, operand: NodeId, wanted: &QuantType, consumer: &str) -> Result<NodeId, Diagnostic> {
+        let node = self.result.node(operand).clone();
+        let (Some(from), Some(to)) = (node.value.params(), wanted.params()) else {
+            let problem = Problem::unsupported("positions (from ArgMax) cannot be joined with real numbers");
+            return Err(problem.at(consumer, &node.name));
+        };
+        let name = format!("{}@{consumer}", node.name);
+        if from == to || node.name == name {
+            return Ok(operand);
+        }
+        let known = self.result.consumers(operand).into_iter().find(|&id| self.result.node(id).name == name);
+        let value = QuantType { encoding: wanted.encoding, ..node.value };
+        let table = Node { name, observed: node.observed, origin: node.origin, op: Table::new(from, to, |x| x).into(), value };
+        Ok(known.unwrap_or_else(|| self.result.add(table, &[operand])))
+    }
+
+    /// After an error, so that the nodes behind it can be examined too.
+    fn stand_in(&mut self, id: NodeId) {
+        let node = self.source.node(id);
+        let value = self.value(id);
+        let op = zeros(&value);
+        let stand_in = Node { name: node.name.clone(), observed: None, origin: vec![], op, value };
+        let stand_in = self.result.add(stand_in, &[]);
+        self.ids.insert(id, stand_in);
+    }
+
+    fn diagnostic(&self, problem: Problem, id: NodeId) -> Diagnostic {
+        let node = self.source.node(id);
+        let origin = node.origin.last().map_or(node.name.as_str(), |origin| origin.node.as_str());
+        problem.at(origin, &node.name)
+    }
+}
+
+/// Whether operands and result must have equal parameters, so that elements can be copied.
+fn shares_params(op: &FloatOp) -> bool {
+    matches!(op, FloatOp::Concat(_) | FloatOp::Pad(_))
+}
+
+fn zeros(value: &QuantType) -> QuantOp {
+    let zero = value.params().map_or(0, |params| params.zero_point);
+    QConstant { shape: value.shape.clone(), data: vec![zero; value.shape.len()] }.into()
+}
+
+/// The diagnostic for a tensor that is 0 in all samples.
+fn constant_warning(node: &Node<Float>) -> Diagnostic {
+    Diagnostic::warning(Code::ConstantTensor, "this tensor is 0 in every calibration sample; it becomes a constant")
+        .node(node.origin.last().map_or("", |origin| origin.node.as_str()))
+        .tensor(&node.name)
+        .help("check that the calibration data is what the model sees in use; give the tensor a range in the ranges file")
+}
