@@ -103,6 +103,14 @@ pub struct Source {
     pub calls: Vec<String>,
     /// Whether a static arena is needed.
     pub static_arena: bool,
-    /// Whether the caller's arena is passed and not used.
-    pub unused_arena: bool,
+    /// Parameters of the entry point that no call needs.
+    pub unused_parameters: Vec<String>,
+}
+
+/// `CMakeLists.txt`.
+#[derive(Debug, Template)]
+#[template(path = "c/CMakeLists.txt", escape = "none")]
+pub struct CMakeLists {
+    /// Who made the file.
+    pub head: String,
 }

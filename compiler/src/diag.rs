@@ -82,7 +82,7 @@ codes! {
     NonFinite = "non-finite",
     /// A tensor had the same value in every sample.
     ConstantTensor = "constant-tensor",
-    /// A range is too narrow to be divided into steps.
+    /// The values of a tensor are so small that no step divides them: it becomes the constant 0.
     DegenerateRange = "degenerate-range",
     /// A tensor that is quantized has no range.
     MissingRange = "missing-range",
@@ -94,17 +94,23 @@ codes! {
     OutputUnwritable = "output-unwritable",
     /// Writing would replace files that ptqc did not make.
     OutputNotOurs = "output-not-ours",
+    /// Files that were emitted before are not what would be emitted now.
+    OutOfDate = "out-of-date",
+    /// A build script lacks what it needs: cargo's environment, or a C compiler that accepts the emitted code.
+    BuildScript = "build-script",
     /// There is no target of this name.
     UnknownTarget = "unknown-target",
     /// There is no calibration method of this name.
     UnknownMethod = "unknown-method",
     /// The name cannot be used as an identifier in the emitted code.
     InvalidName = "invalid-name",
+    /// Options of the command contradict each other or the model.
+    InvalidOption = "invalid-option",
     /// A file of labels cannot be used.
     Labels = "labels",
     /// A file of ranges cannot be used.
     RangesFile = "ranges-file",
-    /// A tensor uses few of the 256 values that 8 bits offer.
+    /// An input uses few of the 256 values that 8 bits offer.
     LowResolution = "low-resolution",
     /// Data has to be copied at run time to change its layout.
     LayoutCopy = "layout-copy",

@@ -12,7 +12,7 @@ use crate::front::{self, ExternalFiles, FloatRunner, Model};
 use crate::ir::{Checked, Float, Graph, Quant};
 use crate::lower::{self, Lowered};
 use crate::plan::{self, CheckedPlan};
-use crate::print::{self, ArenaMode, Bundle, Interface, TensorInfo};
+use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use crate::report::{self, Provenance, Report};
 use crate::{passes, quantize};
 
@@ -44,24 +44,29 @@ pub fn calibrate(
     tick: &(dyn Fn() + Sync),
 ) -> diag::Result<(Calibrator, u64)> {
     let runner = model.tapped_runner()?;
+    let empty = Calibrator::new(runner.names().iter().cloned()).watching(model.inputs.iter().map(|input| &input.name));
     let samples = Mutex::new((samples, 0u64));
     let threads = rayon::current_num_threads();
     let results: Vec<diag::Result<Calibrator>> =
-        rayon::broadcast(|_| calibrate_thread(&runner, &samples, tick)).into_iter().take(threads).collect();
-    let mut total = Calibrator::new(runner.names().iter().cloned());
+        rayon::broadcast(|_| calibrate_thread(&runner, empty.clone(), &samples, tick))
+            .into_iter()
+            .take(threads)
+            .collect();
+    let mut total = empty;
     for result in results {
         total.merge(&result?);
     }
-    let count = samples.into_inner().map(|(_, count)| count).map_err(|_| Diagnostic::internal("a calibration thread died"))?;
+    let count =
+        samples.into_inner().map(|(_, count)| count).map_err(|_| Diagnostic::internal("a calibration thread died"))?;
     Ok((total, count))
 }
 
 fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
     runner: &FloatRunner,
+    mut calibrator: Calibrator,
     samples: &Mutex<(I, u64)>,
     tick: &(dyn Fn() + Sync),
 ) -> diag::Result<Calibrator> {
-    let mut calibrator = Calibrator::new(runner.names().iter().cloned());
     let mut state = runner.state()?;
     loop {
         let next = {
@@ -88,12 +93,16 @@ pub fn quantize(frontend: &Frontend, ranges: &Ranges) -> diag::Result<(Checked<G
 /// What a build depends on beside the model and its ranges.
 #[derive(Debug, Clone)]
 pub struct Options<'a> {
-    /// Prefix of all symbols and file names; a legal lower-case identifier.
+    /// Prefix of all symbols and file names; a legal identifier.
     pub name: String,
     /// What the code is for.
     pub target: &'a Target,
+    /// What it is written in.
+    pub language: Language,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Whether Rust code has functions that convert between real numbers and the model's integers.
+    pub float_helpers: bool,
     /// The command to repeat the build, without paths of this machine.
     pub command: String,
     /// SHA-256 of the model file.
@@ -111,6 +120,8 @@ pub struct Build {
     pub lowered: Lowered,
     /// The facts.
     pub report: Report,
+    /// What the files say beside the program.
+    pub interface: Interface,
     /// The files: name and text.
     pub bundle: Bundle,
     /// Warnings; never errors.
@@ -124,19 +135,21 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
     let lowered = lower::lower(&plan, options.target, &options.name)?;
     let provenance = Provenance {
         target: options.target.name.to_owned(),
+        language: options.language,
         arena_mode: options.arena.name(),
         model_sha256: options.model_sha256.clone(),
         ranges_sha256: sha256(ranges.to_toml().as_bytes()),
     };
     let report = report::report(&plan, &lowered, provenance);
-    let mut bundle = print::c::print(&lowered.program, &interface(&plan, &report, options));
+    let interface = interface(&plan, &report, options);
+    let mut bundle = options.language.print(&lowered.program, &interface);
     bundle.insert(format!("{}.report.json", options.name), report.to_json());
     warnings.extend(report.layout_copies.iter().map(|tensor| {
         Diagnostic::warning(Code::LayoutCopy, "this tensor is copied into another layout, which costs time and memory")
             .tensor(tensor)
             .help("a Transpose or Reshape before it could be moved out of the model")
     }));
-    Ok(Build { quant, plan, lowered, report, bundle, warnings })
+    Ok(Build { quant, plan, lowered, report, interface, bundle, warnings })
 }
 
 /// What the emitted files say about themselves.
@@ -166,6 +179,7 @@ fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interfac
         inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, id)).collect(),
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, *id)).collect(),
         arena: options.arena,
+        float_helpers: options.float_helpers,
     }
 }
 

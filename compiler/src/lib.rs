@@ -1,13 +1,16 @@
 //! `ptqc` compiles ONNX models to integer-only, dependency-free source code for small processors.
 //!
 //! The core is a pure function: bytes in, text out. Files, terminal and environment belong to the command line
-//! (`cli`). `driver` shows the whole pipeline; `ARCHITECTURE.md` explains it.
+//! (`cli`) and to build scripts ([`Build`]). `driver` shows the whole pipeline; `ARCHITECTURE.md` explains it.
 
+pub mod build_script;
 pub mod calibrate;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod diag;
 pub mod driver;
 pub mod evaluate;
+pub mod files;
 pub mod front;
 pub mod ir;
 pub mod kernels;
@@ -19,4 +22,12 @@ pub mod plan;
 pub mod print;
 pub mod program;
 pub mod quantize;
+pub mod recipe;
+pub mod render;
 pub mod report;
+
+pub use build_script::{Build, Generated};
+pub use calibrate::Method;
+#[cfg(feature = "samples")]
+pub use files::data::Preprocess;
+pub use print::{ArenaMode, Language};

@@ -5,7 +5,7 @@ use ptqc_target_runtimes::Target;
 use crate::diag::{self, Diagnostic};
 use crate::ir::Interval;
 use crate::kernels::{self, LayerBuilder};
-use crate::names::Namer;
+use crate::names::{Namer, identifier};
 use crate::ops::QuantOp;
 use crate::plan::{CheckedPlan, Layer, Place, Plan, TensorId, Work};
 use crate::program::{Access, Arg, Blob, BlobId, Call, CheckedProgram, Program, Signature};
@@ -134,7 +134,8 @@ fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
         Work::Operator(_) => kinds.join(" + "),
     };
     let mut lines = vec![format!("{}  =  {what}", layer.name)];
-    let nodes: Vec<&str> = layer.origin.iter().map(|origin| origin.node.as_str()).filter(|node| *node != layer.name).collect();
+    let nodes: Vec<&str> =
+        layer.origin.iter().map(|origin| origin.node.as_str()).filter(|node| *node != layer.name).collect();
     if !nodes.is_empty() {
         lines.push(format!("ONNX nodes: {}", nodes.join(", ")));
     }
@@ -142,28 +143,43 @@ fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
     let operands: Vec<String> = layer.operands.iter().map(tensor).collect();
     lines.push(format!("{} -> {}", operands.join(", "), tensor(&layer.result)));
     if let Some(op) = operator(layer) {
-        let attributes = op.describe();
-        if !attributes.is_empty() {
-            lines.push(attributes);
+        let formula = op.formula();
+        if !formula.is_empty() {
+            lines.push(formula);
         }
         if let Some(bound) = op.accumulator() {
             lines.push(format!("|acc| <= {}", bound.lo.abs().max(bound.hi.abs())));
         }
     }
-    if layer.in_place.is_some() {
-        lines.push("In place: y may be x.".to_owned());
+    if let Some(port) = layer.in_place {
+        lines.push(format!("In place: the result replaces {}.", kernels::operand_name(port, layer.operands.len())));
     }
     lines
 }
 
-/// A short identifier that a reader of the model recognises.
+/// A short identifier that a reader of the model recognises: of `/conv1/Conv` the scope, `conv1`.
 fn slug(layer: &Layer) -> String {
     let kind = match &layer.work {
         Work::Copy => "copy",
         Work::Operator(op) => op.kind(),
     };
-    let name = layer.origin.first().map_or(kind, |origin| origin.node.as_str());
-    let last = name.rsplit(['/', ';']).find(|part| part.chars().any(char::is_alphanumeric)).unwrap_or(kind);
-    let slug = crate::names::identifier(last);
-    if slug.is_empty() { kind.to_lowercase() } else { slug.chars().take(32).collect() }
+    let name = layer.origin.first().map_or("", |origin| origin.node.as_str());
+    // TensorFlow joins the names of fused nodes; the last is the operator that the others belong to.
+    let last = name.rsplit(';').next().unwrap_or(name);
+    let mut scopes: Vec<String> = last.split('/').map(identifier).filter(|part| !part.is_empty()).collect();
+    let bookkeeping = |part: &String| VARIABLE_PARTS.iter().any(|prefix| part.starts_with(prefix));
+    let named_by_variable = scopes.last().is_some_and(bookkeeping);
+    while scopes.len() > 1 && scopes.last().is_some_and(bookkeeping) {
+        scopes.pop();
+    }
+    if scopes.len() > 1 && !named_by_variable {
+        scopes.pop();
+    }
+    scopes.pop().unwrap_or_else(|| kind.to_lowercase()).chars().take(SLUG_LEN).collect()
 }
+
+/// Longest slug; longer names are cut, the layer's number keeps them apart.
+const SLUG_LEN: usize = 32;
+
+/// What TensorFlow appends to the name of a layer for its variables.
+const VARIABLE_PARTS: &[&str] = &["readvariableop", "biasadd", "resource"];

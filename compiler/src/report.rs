@@ -1,10 +1,13 @@
-//! `NAME.report.json`: the facts of a build for tools. The schema is versioned and documented in `REPORT.md`.
+//! `NAME.report.json`: the facts of a build for tools. The schema is versioned; `REPORT.md` beside the manifest describes
+//! every field, and a test compares it with a real report. Deliberately absent: time, paths, anything that differs between
+//! machines.
 
 use serde::Serialize;
 
 use crate::ir::QuantType;
 use crate::lower::{Lowered, operator};
-use crate::plan::{CheckedPlan, Place, Work};
+use crate::plan::{CheckedPlan, Layer, Place, Work};
+use crate::print::Language;
 
 /// Version of the schema: grows when a field changes its meaning or goes away.
 pub const SCHEMA: u32 = 1;
@@ -20,6 +23,8 @@ pub struct Report {
     pub name: String,
     /// Target.
     pub target: String,
+    /// Language of the code: `c` or `rust`.
+    pub language: &'static str,
     /// Numerics profile.
     pub numerics: &'static str,
     /// Where the arena is: `static` or `caller`.
@@ -77,7 +82,7 @@ pub struct ArenaReport {
 /// A layer.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayerReport {
-    /// The C function.
+    /// Its function.
     pub function: String,
     /// The tensor it computes.
     pub tensor: String,
@@ -112,6 +117,8 @@ pub struct LayerReport {
 pub struct Provenance {
     /// Target.
     pub target: String,
+    /// Language of the code.
+    pub language: Language,
     /// `static` or `caller`.
     pub arena_mode: &'static str,
     /// SHA-256 of the model file.
@@ -122,7 +129,8 @@ pub struct Provenance {
 
 /// Collects the report of a build.
 pub fn report(plan: &CheckedPlan, lowered: &Lowered, provenance: Provenance) -> Report {
-    let layers: Vec<LayerReport> = (0..plan.layers.len()).map(|layer_idx| layer_report(plan, lowered, layer_idx)).collect();
+    let layers: Vec<LayerReport> =
+        (0..plan.layers.len()).map(|layer_idx| layer_report(plan, lowered, provenance.language, layer_idx)).collect();
     let program = lowered.program.program();
     let tensor = |name: &str, ty: &QuantType| {
         let params = ty.params();
@@ -140,6 +148,7 @@ pub fn report(plan: &CheckedPlan, lowered: &Lowered, provenance: Provenance) -> 
         generator: generator(),
         name: program.name.clone(),
         target: provenance.target,
+        language: provenance.language.name(),
         numerics: "native",
         arena_mode: provenance.arena_mode,
         model_sha256: provenance.model_sha256,
@@ -170,16 +179,16 @@ pub fn generator() -> String {
     format!("ptqc {}", env!("CARGO_PKG_VERSION"))
 }
 
-fn layer_report(plan: &CheckedPlan, lowered: &Lowered, layer_idx: usize) -> LayerReport {
+fn layer_report(plan: &CheckedPlan, lowered: &Lowered, language: Language, layer_idx: usize) -> LayerReport {
     let (layer, facts) = (&plan.layers[layer_idx], &lowered.layers[layer_idx]);
     let result = plan.tensor(layer.result);
     let op = operator(layer);
     LayerReport {
-        function: format!("{}_{}", lowered.program.program().name, facts.function),
+        function: language.function_name(lowered.program.program(), &facts.function),
         tensor: layer.name.clone(),
         kind: op.map_or("Copy", |op| op.kind()).to_owned(),
         kernel: facts.kernel,
-        nodes: layer.origin.iter().map(|origin| origin.node.clone()).collect(),
+        nodes: merged_nodes(layer),
         input_shapes: layer.operands.iter().map(|&id| plan.tensor(id).ty.shape.dims().to_vec()).collect(),
         output_shape: result.ty.shape.dims().to_vec(),
         macs: op.map_or(0, |op| op.macs(&result.ty.shape)),
@@ -193,6 +202,17 @@ fn layer_report(plan: &CheckedPlan, lowered: &Lowered, layer_idx: usize) -> Laye
         },
         in_place: layer.in_place.is_some(),
     }
+}
+
+/// An ONNX node that became several of ours is named once.
+fn merged_nodes(layer: &Layer) -> Vec<String> {
+    let mut nodes: Vec<String> = vec![];
+    for origin in &layer.origin {
+        if !nodes.contains(&origin.node) {
+            nodes.push(origin.node.clone());
+        }
+    }
+    nodes
 }
 
 impl Report {

@@ -1,32 +1,170 @@
-//! The target table: what each target can do.
+//! The target table: what each target can do, and how code for it is compiled and run on a development machine.
+//!
+//! Nothing outside this crate matches on a target's name: it asks what the target can do. The crate knows neither
+//! models nor loops, and starts no process itself.
 
-/// A fact about a core that a kernel selector asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Feature { 
-    /// Packed 16-bit multiply-accumulate.
+mod board;
+mod table;
+
+pub use board::{Board, HOSTED, Region, SEMIHOSTING, linker_script};
+pub use table::TARGETS;
+
+/// A fact about a core that a kernel can rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Two 16-bit multiply-accumulates in one instruction (Armv7E-M, Armv8-M DSP extension).
     Dsp,
-    /// Vector extension.
+    /// 128-bit integer vectors of Armv8.1-M (Helium).
     Mve,
+    /// 128-bit integer vectors of Armv7-A and AArch64.
+    Neon,
+    /// A product of two 32-bit numbers in 64 bits, in one instruction.
+    LongMultiply,
 }
 
-/// A target.
+impl Feature {
+    /// As `ptqc targets` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Dsp => "dsp",
+            Feature::Mve => "mve",
+            Feature::Neon => "neon",
+            Feature::LongMultiply => "long-multiply",
+        }
+    }
+}
+
+/// A processor, or a family of them, that code is emitted for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Name.
+    /// Name on the command line.
     pub name: &'static str,
-    /// One line.
+    /// One line for people.
     pub description: &'static str,
-    /// Features.
+    /// First parts of the Rust targets (`thumbv7em` of `thumbv7em-none-eabihf`) whose processors all run its code.
+    pub rust_archs: &'static [&'static str],
+    /// What a kernel can rely on.
     pub features: &'static [Feature],
+    /// C compilers that know the target, the usual one first.
+    pub compilers: &'static [Compiler],
+    /// What rustc calls the target; `None` where it knows none, or none that links with the C compilers' code.
+    pub rust: Option<RustTarget>,
+    /// How a program for the target runs on a development machine.
+    pub runner: Runner,
+}
+
+/// A target of rustc.
+#[derive(Debug, Clone, Copy)]
+pub struct RustTarget {
+    /// Its triple; `None` is the machine that compiles.
+    pub triple: Option<&'static str>,
+    /// The processor.
+    pub cpu: Option<&'static str>,
+}
+
+/// A C compiler and the flags that select the target.
+#[derive(Debug, Clone, Copy)]
+pub struct Compiler {
+    /// The program that compiles.
+    pub program: &'static str,
+    /// Flags that select the target.
+    pub flags: &'static [&'static str],
+    /// The program and flags that link the objects; bare-metal clang borrows gcc's libraries.
+    pub linker: (&'static str, &'static [&'static str]),
+}
+
+/// How a program for a target runs on a development machine.
+#[derive(Debug, Clone, Copy)]
+pub enum Runner {
+    /// The machine itself, if it is one of these (`std::env::consts::ARCH`), else an emulator of user programs.
+    User {
+        /// Architecture on which programs run as they are.
+        native: &'static str,
+        /// Emulator and its arguments; empty where there is none.
+        emulator: &'static [&'static str],
+    },
+    /// An emulated board without operating system.
+    Board(Board),
 }
 
 impl Target {
-    /// Whether the target has a feature.
-    pub fn has(&self, feature: Feature) -> bool { self.features.contains(&feature) }
-    /// By name.
-    pub fn find(name: &str) -> Option<&'static Target> { TARGETS.iter().find(|t| t.name == name) }
+    /// Whether a kernel can rely on a feature.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    /// The target of this name.
+    pub fn find(name: &str) -> Option<&'static Target> {
+        TARGETS.iter().find(|target| target.name == name)
+    }
+
+    /// The target for a Rust target, for example `thumbv7em-none-eabihf`; the portable one if none fits.
+    pub fn for_rust(triple: &str) -> &'static Target {
+        let arch = triple.split('-').next().unwrap_or_default();
+        TARGETS.iter().find(|target| target.rust_archs.contains(&arch)).unwrap_or(&TARGETS[0])
+    }
 }
-/// Close names.
-pub fn suggestions(_name: &str) -> Vec<&'static str> { vec![] }
-/// All.
-pub const TARGETS: &[Target] = &[Target { name: "generic", description: "any", features: &[] }, Target{name:"x86-64",description:"",features:&[]}];
+
+/// Names of targets that look like `name`, the most similar first.
+pub fn suggestions(name: &str) -> Vec<&'static str> {
+    let wanted = name.to_lowercase().replace('+', "plus");
+    let similarity = |target: &Target| strsim::jaro_winkler(&wanted, target.name);
+    let mut close: Vec<&Target> = TARGETS.iter().filter(|target| similarity(target) > 0.7).collect();
+    close.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));
+    close.into_iter().map(|target| target.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let names: BTreeSet<&str> = TARGETS.iter().map(|target| target.name).collect();
+        assert_eq!(names.len(), TARGETS.len());
+        for name in names {
+            assert_eq!(Target::find(name).map(|target| target.name), Some(name));
+        }
+        assert!(Target::find("cortex-m5").is_none());
+    }
+
+    #[test]
+    fn rust_targets_have_the_target_that_all_their_processors_run() {
+        let cases = [
+            ("thumbv6m-none-eabi", "cortex-m0plus"),
+            ("thumbv7m-none-eabi", "cortex-m3"),
+            ("thumbv7em-none-eabi", "cortex-m4"),
+            ("thumbv7em-none-eabihf", "cortex-m4"),
+            ("thumbv8m.base-none-eabi", "generic"),
+            ("thumbv8m.main-none-eabihf", "cortex-m33"),
+            ("riscv32imc-unknown-none-elf", "riscv32"),
+            ("riscv32i-unknown-none-elf", "generic"),
+            ("armv7-unknown-linux-gnueabihf", "armv7a"),
+            ("aarch64-unknown-linux-gnu", "aarch64"),
+            ("x86_64-unknown-linux-gnu", "x86-64"),
+            ("wasm32-unknown-unknown", "generic"),
+        ];
+        for (triple, name) in cases {
+            assert_eq!(Target::for_rust(triple).name, name, "{triple}");
+        }
+        let archs: Vec<&str> = TARGETS.iter().flat_map(|target| target.rust_archs).copied().collect();
+        assert_eq!(archs.iter().collect::<BTreeSet<_>>().len(), archs.len(), "an architecture has one target");
+    }
+
+    #[test]
+    fn slips_of_the_pen_are_understood() {
+        assert_eq!(suggestions("cortex-m44")[0], "cortex-m4");
+        assert_eq!(suggestions("x86_64")[0], "x86-64");
+        assert_eq!(suggestions("Cortex-M0+")[0], "cortex-m0plus");
+        assert!(suggestions("qqq").is_empty());
+    }
+
+    #[test]
+    fn every_target_has_a_compiler_and_a_description() {
+        for target in TARGETS {
+            assert!(!target.compilers.is_empty() && !target.description.is_empty(), "{}", target.name);
+        }
+    }
+}

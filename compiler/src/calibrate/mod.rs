@@ -4,6 +4,7 @@
 //! on the order of the samples or on how they were divided among threads. Deliberately absent: running
 //! the model, reading samples, and any decision about scales and zero points.
 
+mod elements;
 mod histogram;
 mod method;
 mod ranges;
@@ -13,6 +14,7 @@ pub use method::{Method, range};
 pub use ranges::{Entry, Observed, Origin, Ranges};
 
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
+use elements::Elements;
 
 /// Collects what the tensors of one model do. Each thread fills its own; they are merged at the end.
 #[derive(Debug, Clone)]
@@ -24,21 +26,38 @@ pub struct Calibrator {
 struct Tensor {
     name: String,
     histogram: Histogram,
+    elements: Option<Elements>,
 }
 
 impl Calibrator {
     /// A calibrator for the tensors of these names. Their positions are the indices of [`Self::observe`].
     pub fn new<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Calibrator {
-        let tensors = names.into_iter().map(|name| Tensor { name: name.into(), histogram: Histogram::new() });
+        let tensors =
+            names.into_iter().map(|name| Tensor { name: name.into(), histogram: Histogram::new(), elements: None });
         Calibrator { tensors: tensors.collect() }
+    }
+
+    /// The same, with an eye on the single elements of the tensors `watched`. That takes memory like one sample of them,
+    /// which the inputs of a model are worth: no layer before them could bring their elements to one scale.
+    pub fn watching<S: AsRef<str>>(mut self, watched: impl IntoIterator<Item = S>) -> Calibrator {
+        for name in watched {
+            for tensor in self.tensors.iter_mut().filter(|tensor| tensor.name == name.as_ref()) {
+                tensor.elements = Some(Elements::default());
+            }
+        }
+        self
     }
 
     /// Adds the values that a tensor takes in one sample. NaN and infinity are refused.
     pub fn observe(&mut self, index: usize, values: &[f32]) -> Result<()> {
-        let Some(Tensor { name, histogram }) = self.tensors.get_mut(index) else {
+        let Some(Tensor { name, histogram, elements }) = self.tensors.get_mut(index) else {
             return Err(Diagnostic::internal(format!("no tensor with index {index} is calibrated")).into());
         };
-        histogram.observe(values).map_err(|found| not_finite(name, &found).into())
+        histogram.observe(values).map_err(|found| not_finite(name, &found))?;
+        if let Some(elements) = elements {
+            elements.observe(values);
+        }
+        Ok(())
     }
 
     /// Adds everything that `other` has seen. Both must be for the same tensors.
@@ -46,6 +65,9 @@ impl Calibrator {
         assert!(self.names().eq(other.names()), "only calibrators of the same tensors are merged");
         for (mine, theirs) in self.tensors.iter_mut().zip(&other.tensors) {
             mine.histogram.merge(&theirs.histogram);
+            if let (Some(mine), Some(theirs)) = (&mut mine.elements, &theirs.elements) {
+                mine.merge(theirs);
+            }
         }
     }
 
@@ -63,8 +85,9 @@ impl Calibrator {
     pub fn finish(&self, method: Method, origin: Origin) -> Result<Ranges> {
         let mut ranges = Ranges::with_origin(origin);
         let mut problems = Diagnostics::new();
-        for Tensor { name, histogram } in &self.tensors {
-            match entry(histogram, method) {
+        for tensor in &self.tensors {
+            let name = &tensor.name;
+            match entry(tensor, method) {
                 Some(entry) => ranges.insert(name.clone(), entry),
                 None => problems.push(never_observed(name)),
             }
@@ -73,8 +96,10 @@ impl Calibrator {
     }
 }
 
-fn entry(histogram: &Histogram, method: Method) -> Option<Entry> {
-    let observed = Observed::new(histogram.min()?, histogram.max()?);
+fn entry(tensor: &Tensor, method: Method) -> Option<Entry> {
+    let histogram = &tensor.histogram;
+    let spread = tensor.elements.as_ref().and_then(Elements::spread);
+    let observed = Observed::new(histogram.min()?, histogram.max()?).map(|observed| observed.with_spread(spread));
     Some(Entry { range: range(histogram, method)?, observed })
 }
 

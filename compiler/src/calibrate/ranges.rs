@@ -18,12 +18,13 @@ use crate::ir::Range;
 pub struct Observed {
     min: f32,
     max: f32,
+    spread: Option<f32>,
 }
 
 impl Observed {
     /// `None` unless both are finite and in order.
     pub fn new(min: f32, max: f32) -> Option<Observed> {
-        (min.is_finite() && max.is_finite() && min <= max).then_some(Observed { min, max })
+        (min.is_finite() && max.is_finite() && min <= max).then_some(Observed { min, max, spread: None })
     }
 
     /// The smallest value.
@@ -34,6 +35,17 @@ impl Observed {
     /// The largest value.
     pub fn max(self) -> f32 {
         self.max
+    }
+
+    /// The same with a [`Self::spread`].
+    pub fn with_spread(self, spread: Option<f32>) -> Observed {
+        Observed { spread, ..self }
+    }
+
+    /// A quarter of the tensor's elements vary by no more than this over the samples; known of inputs only.
+    /// Where it is but a few steps, one scale does not suit all elements.
+    pub fn spread(self) -> Option<f32> {
+        self.spread
     }
 }
 
@@ -169,6 +181,7 @@ struct EntryTable {
     min: f64,
     max: f64,
     observed: Option<[f64; 2]>,
+    spread: Option<f64>,
 }
 
 fn head() -> String {
@@ -178,7 +191,8 @@ fn head() -> String {
          #\n\
          # The range of real numbers that each tensor is quantized for; values outside are clipped.\n\
          # `min` and `max` may be edited; 0 is always included. `observed` is what calibration saw\n\
-         # and has no effect. Tensors are named as in the ONNX model.\n"
+         # and has no effect. `spread` of an input: a quarter of its elements vary by no more than this; ptqc\n\
+         # warns if that is only a few steps. Both may be left out. Tensors are named as in the ONNX model.\n"
     )
 }
 
@@ -196,10 +210,9 @@ fn origin_table(origin: &Origin) -> String {
 
 fn inline_table(entry: &Entry) -> String {
     let range = format!("min = {:?}, max = {:?}", entry.range.min(), entry.range.max());
-    match entry.observed {
-        Some(observed) => format!("{{ {range}, observed = [{:?}, {:?}] }}", observed.min, observed.max),
-        None => format!("{{ {range} }}"),
-    }
+    let Some(observed) = entry.observed else { return format!("{{ {range} }}") };
+    let spread = observed.spread.map_or(String::new(), |spread| format!(", spread = {spread:?}"));
+    format!("{{ {range}, observed = [{:?}, {:?}]{spread} }}", observed.min, observed.max)
 }
 
 /// A TOML basic string.
@@ -231,7 +244,9 @@ fn read_entry(name: &str, line: usize, table: &EntryTable) -> Result<Entry> {
     let [min, max] = read_pair(["min", "max"], [table.min, table.max]).map_err(|why| bad_entry(name, line, &why))?;
     let observed = table.observed.map(|pair| read_pair(["observed[0]", "observed[1]"], pair));
     let observed = observed.transpose().map_err(|why| bad_entry(name, line, &why))?;
-    let observed = observed.and_then(|[min, max]| Observed::new(min, max));
+    let spread = table.spread.map(read_spread);
+    let spread = spread.transpose().map_err(|why| bad_entry(name, line, why))?;
+    let observed = observed.and_then(|[min, max]| Observed::new(min, max)).map(|observed| observed.with_spread(spread));
     let range = Range::new(min, max).ok_or_else(|| bad_entry(name, line, "the range is not valid"))?;
     Ok(Entry { range, observed })
 }
@@ -248,6 +263,11 @@ fn read_pair(names: [&str; 2], values: [f64; 2]) -> std::result::Result<[f32; 2]
         return Err(format!("`{}` is {min:?}, larger than `{}`, which is {max:?}", names[0], names[1]));
     }
     Ok([min, max])
+}
+
+fn read_spread(value: f64) -> std::result::Result<f32, &'static str> {
+    let spread = value as f32;
+    if spread.is_finite() && spread > 0.0 { Ok(spread) } else { Err("`spread` is not a positive number") }
 }
 
 fn bad_entry(name: &str, line: usize, why: &str) -> Diagnostic {
@@ -356,6 +376,16 @@ samples = 200
         let lines: Vec<String> = problems.iter().map(|p| p.message.chars().take(6).collect()).collect();
         assert_eq!(lines, ["line 2", "line 3", "line 4", "line 5"]);
         assert!(problems.iter().all(|p| p.code == Code::RangesFile && p.location.tensor.is_some()));
+    }
+
+    #[test]
+    fn the_spread_is_optional_and_kept() {
+        let text = "[ranges]\nx = { min = 0, max = 6, observed = [0, 6], spread = 0.25 }\ny = { min = 0, max = 6 }\n";
+        let ranges = Ranges::from_toml(text).unwrap();
+        let spread = |name: &str| ranges.entry(name).unwrap().observed.and_then(Observed::spread);
+        assert_eq!((spread("x"), spread("y")), (Some(0.25), None));
+        assert_eq!(Ranges::from_toml(&ranges.to_toml()).as_ref(), Ok(&ranges));
+        assert!(Ranges::from_toml(&text.replace("0.25", "-1")).is_err());
     }
 
     #[test]

@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ptqc_target_runtimes::Target;
 
 use super::output;
-use super::source::{ModelArgs, PreprocessArgs, RangesArgs, Source, file_name, problem};
-use crate::diag::{self, Code, Diagnostic};
-use crate::driver::{self, Options};
-use crate::names;
-use crate::print::ArenaMode;
+use super::source::{ModelArgs, PreprocessArgs, RangesArgs};
+use crate::diag;
+use crate::driver;
+use crate::print::{ArenaMode, Bundle, Language};
+use crate::recipe::{Recipe, find_target, symbol_prefix};
 use crate::report::Report;
 
-/// Compile a model to C.
+/// Compile a model to C or Rust.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
     #[command(flatten)]
@@ -23,6 +22,9 @@ pub struct BuildArgs {
     /// What the code is for; `ptqc targets` lists them
     #[arg(long, short, default_value = "generic")]
     target: String,
+    /// What the code is written in
+    #[arg(long, value_enum, default_value = "c")]
+    lang: Lang,
     /// Folder for the files; made if it is missing
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     output: PathBuf,
@@ -32,11 +34,26 @@ pub struct BuildArgs {
     /// Who owns the working memory
     #[arg(long, value_enum, default_value = "static")]
     arena: Arena,
+    /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
+    #[arg(long)]
+    float_helpers: bool,
     /// Overwrite files that ptqc did not make
     #[arg(long)]
     force: bool,
+    /// Write nothing; fail if the files in the folder are not what would be written
+    #[arg(long, conflicts_with = "force")]
+    check: bool,
     #[command(flatten)]
     preprocess: PreprocessArgs,
+}
+
+/// What the code is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lang {
+    /// C99
+    C,
+    /// Rust 2021, no_std
+    Rust,
 }
 
 /// Who owns the working memory.
@@ -50,76 +67,76 @@ enum Arena {
 
 /// Runs the command.
 pub fn run(args: &BuildArgs) -> diag::Result<()> {
-    let target = find_target(&args.target)?;
-    let name = symbol_prefix(args)?;
+    let recipe = recipe(args)?;
     let source = args.model.load()?;
     let ranges = args.ranges.load(&source, &args.preprocess.preprocess())?;
-    let options = options(args, &source, target, name);
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
-    let build = driver::build(&source.frontend, &ranges, &options).map_err(in_model)?;
+    let build = driver::build(&source.frontend, &ranges, &recipe.options(&source)).map_err(in_model)?;
     super::warn(&in_model(build.warnings));
-    output::write_bundle(&args.output, &build.bundle, args.force)?;
-    super::say(&summary(&build.report, args))
+    let bundle = output::without_foreign_build_files(&args.output, build.bundle);
+    if args.check {
+        output::check_bundle(&args.output, &bundle, &repeated_command())?;
+        return super::say(&format!("{}: {} is up to date", build.report.name, args.output.display()));
+    }
+    output::write_bundle(&args.output, &bundle, args.force)?;
+    super::say(&summary(&build.report, &bundle, args))
 }
 
-/// A target by name.
-pub fn find_target(name: &str) -> diag::Result<&'static Target> {
-    Target::find(name).ok_or_else(|| {
-        let close = ptqc_target_runtimes::suggestions(name);
-        let help = match close.first() {
-            Some(close) => format!("did you mean `{close}`? `ptqc targets` lists all"),
-            None => "`ptqc targets` lists all".to_owned(),
-        };
-        Diagnostic::error(Code::UnknownTarget, format!("there is no target `{name}`")).help(help).into()
+/// The command of this process without `--check`, as it can be typed into a shell.
+fn repeated_command() -> String {
+    let arguments = std::env::args().skip(1).filter(|argument| argument != "--check");
+    let quoted = arguments.map(|argument| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            argument
+        } else {
+            format!("'{}'", argument.replace('\'', "'\\''"))
+        }
+    });
+    ["ptqc".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn recipe(args: &BuildArgs) -> diag::Result<Recipe<'static>> {
+    Ok(Recipe {
+        dims: args.model.dims(),
+        target: find_target(&args.target)?,
+        ranges: args.ranges.origin()?,
+        language: match args.lang {
+            Lang::C => Language::C,
+            Lang::Rust => Language::Rust,
+        },
+        arena: match args.arena {
+            Arena::Static => ArenaMode::Static,
+            Arena::Caller => ArenaMode::Caller,
+        },
+        name: symbol_prefix(args.name.as_deref(), &args.model.model)?,
+        float_helpers: args.float_helpers,
     })
 }
 
-fn symbol_prefix(args: &BuildArgs) -> diag::Result<String> {
-    let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    match &args.name {
-        None => Ok(names::prefix(&stem)),
-        Some(name) if *name == names::prefix(name) => Ok(name.clone()),
-        Some(name) => Err(problem(
-            Code::InvalidName,
-            format!("`{name}` cannot be the prefix of C symbols; try `{}`", names::prefix(name)),
-        )),
-    }
-}
-
-fn options<'a>(args: &BuildArgs, source: &Source, target: &'a Target, name: String) -> Options<'a> {
-    let arena = match args.arena {
-        Arena::Static => ArenaMode::Static,
-        Arena::Caller => ArenaMode::Caller,
-    };
-    let mut command = format!("ptqc build {}", source.file_name);
-    for (dim, size) in &args.model.dims {
-        command += &format!(" --dim {dim}={size}");
-    }
-    match (&args.ranges.calib, &args.ranges.ranges) {
-        (Some(data), _) => command += &format!(" --calib {} --method {}", file_name(data), args.ranges.method),
-        (None, Some(file)) => command += &format!(" --ranges {}", file_name(file)),
-        (None, None) => {}
-    }
-    command += &format!(" --target {} --name {name} --arena {}", target.name, arena.name());
-    Options { name, target, arena, command, model_sha256: source.sha256.clone() }
-}
-
-fn summary(report: &Report, args: &BuildArgs) -> String {
+fn summary(report: &Report, files: &Bundle, args: &BuildArgs) -> String {
     let arena = &report.arena;
-    let above = match arena.bytes - arena.lower_bound_bytes.min(arena.bytes) {
+    let above = match arena.bytes.saturating_sub(arena.lower_bound_bytes) {
         0 => "no plan needs less".to_owned(),
         gap => format!("{gap} above the lower bound"),
     };
+    let explained = match arena.bytes {
+        0 => String::new(),
+        _ => format!(" ({above}; most is in use in {})", arena.peak_layer),
+    };
+    let layers = match report.layers.len() {
+        1 => "1 layer".to_owned(),
+        count => format!("{count} layers"),
+    };
     format!(
-        "{name}: {layers} layers, {macs} multiply-accumulates\n  \
-         constants {weights} bytes, arena {arena} bytes ({above}; peak at {peak})\n  \
-         wrote {name}.h, {name}.c, {name}_weights.c, {name}.report.json to {folder}",
+        "{name}: {layers}, {macs} multiply-accumulates\n  \
+         constants {weights} bytes, arena {arena} bytes{explained}\n  \
+         wrote {files} to {folder}",
         name = report.name,
-        layers = report.layers.len(),
         macs = report.macs,
         weights = report.weight_bytes,
         arena = arena.bytes,
-        peak = if arena.peak_nodes.is_empty() { arena.peak_layer.clone() } else { arena.peak_nodes.join(" + ") },
+        files = files.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         folder = args.output.display(),
     )
 }

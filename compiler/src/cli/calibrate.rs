@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output;
-use super::source::{self, ModelArgs, PreprocessArgs};
-use crate::calibrate::Method;
+use super::source::{self, MethodArg, ModelArgs, PreprocessArgs};
 use crate::diag;
 
 /// Record the range of every tensor over sample inputs.
@@ -17,9 +16,8 @@ pub struct CalibrateArgs {
     /// Sample inputs: a .npy, a .npz (arrays by input name), or a folder of them
     #[arg(long, value_name = "DATA")]
     calib: PathBuf,
-    /// How ranges are chosen: min-max, percentile, percentile:P, mse
-    #[arg(long, default_value_t)]
-    method: Method,
+    #[command(flatten)]
+    method: MethodArg,
     /// The file to write [default: MODEL.ranges.toml, in this folder]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -32,13 +30,14 @@ pub struct CalibrateArgs {
 
 /// Runs the command.
 pub fn run(args: &CalibrateArgs) -> diag::Result<()> {
+    let method = args.method.method()?;
     let source = args.model.load()?;
-    let ranges = source::calibrate(&source, &args.calib, &args.preprocess.preprocess(), args.method)?;
+    let ranges = source::calibrate(&source, &args.calib, &args.preprocess.preprocess(), method)?;
     let path = args.output.clone().unwrap_or_else(|| {
         let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         PathBuf::from(format!("{stem}.ranges.toml"))
     });
     output::write_file(&path, ranges.to_toml().as_bytes(), args.force)?;
     let samples = ranges.origin().map_or(0, |origin| origin.samples);
-    super::say(&format!("{} tensors over {samples} samples ({}) -> {}", ranges.len(), args.method, path.display()))
+    super::say(&format!("{} tensors over {samples} samples ({method}) -> {}", ranges.len(), path.display()))
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::data::read_labels;
 use super::metrics::{self, Metric};
 use super::source::{ModelArgs, PreprocessArgs, Progress, RangesArgs, Source, open_samples, problem};
-use crate::diag::{self, Code, Diagnostic};
+use crate::diag::{self, Code, Diagnostic, list_names};
 use crate::driver;
 use crate::evaluate::{dequantize, evaluate, quantize_input};
 use crate::ir::{Checked, Graph, Quant};
@@ -46,18 +46,26 @@ pub struct EvalArgs {
     preprocess: PreprocessArgs,
 }
 
-/// The result, as it is printed with --json.
+/// The result, as it is printed with --json. Fields may be added; none changes its meaning.
 #[derive(Debug, Serialize)]
 struct Evaluation {
+    /// File name of the model.
     model: String,
+    /// Number of samples.
     samples: usize,
+    /// What `float` and `integer` measure.
     metric: String,
+    /// The metric of the float model; absent without labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     float: Option<f64>,
+    /// The metric of the integer model; absent without labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     integer: Option<f64>,
+    /// Share of samples in which both models have the largest output at the same position.
     agreement: f64,
+    /// Root of the mean squared difference of the outputs, divided by the root mean square of the float outputs.
     relative_rmse: f64,
+    /// `confusion[label][largest output]` of the integer model; absent without labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     confusion: Option<Vec<Vec<usize>>>,
 }
@@ -78,14 +86,17 @@ pub fn run(args: &EvalArgs) -> diag::Result<()> {
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
     let (graph, warnings) = driver::quantize(&source.frontend, &ranges).map_err(in_model)?;
     super::warn(&in_model(warnings));
-    if args.output_index >= graph.outputs().len() {
-        return Err(problem(Code::Labels, format!("the model has {} outputs", graph.outputs().len())));
-    }
     let labels = args.labels.as_deref().map(read_labels).transpose()?;
+    check_options(args, &graph)?;
     let outputs = run_both(args, &source, &graph)?;
-    let evaluation = evaluation(args, &source, labels.as_deref(), &outputs)?;
+    if let (Some(labels), Some(path)) = (&labels, &args.labels) {
+        check_labels(args.metric, labels, &outputs).map_err(|problems| problems.in_file(path.display()))?;
+    }
+    let evaluation = evaluation(args, &source, labels.as_deref(), &outputs);
     let text = match args.json {
-        true => serde_json::to_string_pretty(&evaluation).map_err(|error| problem(Code::Internal, error.to_string()))?,
+        true => {
+            serde_json::to_string_pretty(&evaluation).map_err(|error| problem(Code::Internal, error.to_string()))?
+        }
         false => evaluation.table(),
     };
     super::say(&text)
@@ -105,7 +116,8 @@ fn run_both(args: &EvalArgs, source: &Source, graph: &Checked<Graph<Quant>>) -> 
             let Some((index, sample)) = next else { return Ok(results) };
             let mut sample = sample?;
             let float = state.run(&sample)?.swap_remove(args.output_index);
-            let inputs: Vec<_> = graph.inputs().iter().zip(&sample).map(|(&id, values)| quantize_input(graph, id, values)).collect();
+            let inputs: Vec<_> =
+                graph.inputs().iter().zip(&sample).map(|(&id, values)| quantize_input(graph, id, values)).collect();
             let integer = dequantize(graph, output, &evaluate(graph, &inputs)[args.output_index]);
             results.push((index, [sample.swap_remove(0), float, integer]));
             progress.tick();
@@ -126,27 +138,86 @@ fn run_both(args: &EvalArgs, source: &Source, graph: &Checked<Graph<Quant>>) -> 
     Ok(outputs)
 }
 
-fn evaluation(args: &EvalArgs, source: &Source, labels: Option<&[i64]>, outputs: &Outputs) -> diag::Result<Evaluation> {
+/// Whether the options fit the model, before anything is computed.
+fn check_options(args: &EvalArgs, graph: &Graph<Quant>) -> diag::Result<()> {
+    let elements = |id| graph.node(id).value.shape.len();
+    let Some(output) = graph.outputs().get(args.output_index) else {
+        let names: Vec<&str> = graph.outputs().iter().map(|output| output.name.as_str()).collect();
+        let message = format!("--output-index {} names no output of the model", args.output_index);
+        let note = format!("outputs, counted from 0: {}", list_names(&names, 8));
+        return Err(Diagnostic::error(Code::InvalidOption, message)
+            .note(note)
+            .help("leave it out to evaluate the first")
+            .into());
+    };
+    let (width, first_input) = (elements(output.node), graph.inputs().first().map_or(0, |&id| elements(id)));
+    match args.metric {
+        Metric::Auc if args.score >= width => {
+            let message =
+                format!("--score {} names no element of output `{}`, which has {width}", args.score, output.name);
+            Err(Diagnostic::error(Code::InvalidOption, message)
+                .help(format!("elements are counted from 0: --score {}", width - 1))
+                .into())
+        }
+        Metric::ReconstructionAuc if width != first_input => {
+            let message = format!("output `{}` has {width} elements and the input {first_input}", output.name);
+            Err(Diagnostic::error(Code::InvalidOption, message)
+                .help("--metric reconstruction-auc is for models whose output has the shape of their input; use top1 or auc")
+                .into())
+        }
+        Metric::Top1 | Metric::Auc | Metric::ReconstructionAuc => Ok(()),
+    }
+}
+
+/// Whether the labels say what the metric needs.
+fn check_labels(metric: Metric, labels: &[i64], outputs: &Outputs) -> diag::Result<()> {
     let samples = outputs.float.len();
-    if let Some(labels) = labels.filter(|labels| labels.len() != samples) {
-        return Err(problem(Code::Labels, format!("there are {} labels for {samples} samples", labels.len())));
+    if labels.len() != samples {
+        let message = format!("there are {} labels for {samples} samples", labels.len());
+        return Err(Diagnostic::error(Code::Labels, message)
+            .help("give one label for each sample, in the same order")
+            .into());
     }
+    let classes = outputs.float.first().map_or(0, Vec::len) as i64;
+    let outside = labels.iter().position(|label| !(0..classes).contains(label));
+    match (metric, outside) {
+        (Metric::Top1, Some(position)) => {
+            let message = format!(
+                "label {} at position {position} names no element of an output with {classes}",
+                labels[position]
+            );
+            let help = "labels are the numbers of the classes, counted from 0; for 1, 0 and negative use --metric auc";
+            Err(Diagnostic::error(Code::Labels, message).help(help).into())
+        }
+        (Metric::Auc | Metric::ReconstructionAuc, _) if !labels.contains(&0) || !labels.contains(&1) => {
+            let message = "this metric compares samples labelled 1 with samples labelled 0, and one kind is missing";
+            Err(Diagnostic::error(Code::Labels, message)
+                .help("label every sample 1 or 0, or negative to leave it out")
+                .into())
+        }
+        (Metric::Top1 | Metric::Auc | Metric::ReconstructionAuc, _) => Ok(()),
+    }
+}
+
+fn evaluation(args: &EvalArgs, source: &Source, labels: Option<&[i64]>, outputs: &Outputs) -> Evaluation {
     let width = outputs.float.first().map_or(0, Vec::len);
-    if args.metric == Metric::Auc && args.score >= width {
-        return Err(problem(Code::Labels, format!("--score {} names no element of an output with {width} elements", args.score)));
-    }
     let metric = |results: &[Vec<f32>], labels: &[i64]| match args.metric {
         Metric::Top1 => metrics::top1(results, labels),
-        Metric::Auc => metrics::auc(&results.iter().map(|result| f64::from(result[args.score])).collect::<Vec<_>>(), labels),
+        Metric::Auc => {
+            metrics::auc(&results.iter().map(|result| f64::from(result[args.score])).collect::<Vec<_>>(), labels)
+        }
         Metric::ReconstructionAuc => {
             let pairs = outputs.inputs.iter().zip(results);
-            metrics::auc(&pairs.map(|(input, result)| metrics::reconstruction_error(input, result)).collect::<Vec<_>>(), labels)
+            metrics::auc(
+                &pairs.map(|(input, result)| metrics::reconstruction_error(input, result)).collect::<Vec<_>>(),
+                labels,
+            )
         }
     };
     let with_confusion = args.metric == Metric::Top1 && width > 1;
-    Ok(Evaluation {
+    Evaluation {
         model: source.file_name.clone(),
-        samples,
+        samples: outputs.float.len(),
         metric: match args.metric {
             Metric::Top1 => "top-1".to_owned(),
             Metric::Auc => format!("AUC of output {}", args.score),
@@ -157,14 +228,18 @@ fn evaluation(args: &EvalArgs, source: &Source, labels: Option<&[i64]>, outputs:
         agreement: metrics::agreement(&outputs.float, &outputs.integer),
         relative_rmse: metrics::relative_rmse(&outputs.float, &outputs.integer),
         confusion: labels.filter(|_| with_confusion).map(|labels| metrics::confusion(&outputs.integer, labels)),
-    })
+    }
 }
 
 impl Evaluation {
     fn table(&self) -> String {
         let mut text = format!("{}, {} samples\n", self.model, self.samples);
         if let (Some(float), Some(integer)) = (self.float, self.integer) {
-            text += &format!("  {:<32} float {float:.4}   integer {integer:.4}   ({:+.2} points)\n", self.metric, (integer - float) * 100.0);
+            text += &format!(
+                "  {:<32} float {float:.4}   integer {integer:.4}   ({:+.2} points)\n",
+                self.metric,
+                (integer - float) * 100.0
+            );
         }
         text += &format!("  {:<32} {:.4}\n", "same largest output", self.agreement);
         text += &format!("  {:<32} {:.4}\n", "relative RMSE of the output", self.relative_rmse);

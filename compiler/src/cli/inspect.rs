@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::build::find_target;
-use super::source::{ModelArgs, PreprocessArgs, calibrate};
-use crate::calibrate::{Method, Ranges};
+use super::source::{MethodArg, ModelArgs, PreprocessArgs, Source, calibrate, read_ranges};
+use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic};
-use crate::driver::{self, Options};
+use crate::driver::{self, Build, Options};
+use crate::ir::Graph;
 use crate::names;
-use crate::print::ArenaMode;
+use crate::print::{ArenaMode, Language};
+use crate::recipe::find_target;
 
 /// Show a stage of the compilation.
 #[derive(Debug, Args)]
@@ -23,13 +24,12 @@ pub struct InspectArgs {
     /// Ranges, for the stages from quant on
     #[arg(long, value_name = "FILE")]
     ranges: Option<PathBuf>,
-    /// How ranges are chosen
-    #[arg(long, default_value_t)]
-    method: Method,
+    #[command(flatten)]
+    method: MethodArg,
     /// The stage
     #[arg(long, value_enum, default_value = "fused")]
     stage: Stage,
-    /// Print graphs in Graphviz's language
+    /// Print the graph in Graphviz's language; for the stages float, fused and quant
     #[arg(long)]
     dot: bool,
     /// What the program is for
@@ -52,43 +52,70 @@ enum Stage {
     Plan,
     /// Loops
     Program,
+    /// The emitted C, without the tables of constants
+    C,
 }
 
 /// Runs the command.
 pub fn run(args: &InspectArgs) -> diag::Result<()> {
+    if args.dot && matches!(args.stage, Stage::Plan | Stage::Program | Stage::C) {
+        return Err(not_a_graph().into());
+    }
     let source = args.model.load()?;
-    let text = match (args.stage, args.dot) {
-        (Stage::Float, false) => source.frontend.model.graph.to_string(),
-        (Stage::Float, true) => source.frontend.model.graph.dot(),
-        (Stage::Fused, false) => source.frontend.fused.to_string(),
-        (Stage::Fused, true) => source.frontend.fused.dot(),
-        (Stage::Quant | Stage::Plan | Stage::Program, dot) => {
-            let ranges = match (&args.calib, &args.ranges) {
-                (Some(data), _) => calibrate(&source, data, &args.preprocess.preprocess(), args.method)?,
-                (None, Some(file)) => Ranges::from_toml(&String::from_utf8_lossy(&super::source::read(file)?))
-                    .map_err(|problems| problems.in_file(file.display()))?,
-                (None, None) => {
-                    let message = "this stage needs ranges";
-                    return Err(Diagnostic::error(Code::MissingRange, message).help("add --calib DATA or --ranges FILE").into());
-                }
-            };
-            let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            let options = Options {
-                name: names::prefix(&stem),
-                target: find_target(&args.target)?,
-                arena: ArenaMode::Static,
-                command: "ptqc inspect".to_owned(),
-                model_sha256: source.sha256.clone(),
-            };
-            let build = driver::build(&source.frontend, &ranges, &options)?;
-            super::warn(&build.warnings);
-            match (args.stage, dot) {
-                (Stage::Quant, true) => build.quant.dot(),
-                (Stage::Plan, _) => build.plan.to_string(),
-                (Stage::Program, _) => build.lowered.program.program().to_string(),
-                (Stage::Quant | Stage::Float | Stage::Fused, _) => build.quant.to_string(),
-            }
+    let text = match args.stage {
+        Stage::Float => listing(&source.frontend.model.graph, args.dot),
+        Stage::Fused => listing(&source.frontend.fused, args.dot),
+        Stage::Quant => {
+            let (quant, warnings) =
+                driver::quantize(&source.frontend, &ranges(args, &source)?).map_err(in_model(args))?;
+            super::warn(&in_model(args)(warnings));
+            listing(&quant, args.dot)
+        }
+        Stage::Plan => build(args, &source)?.plan.to_string(),
+        Stage::Program => build(args, &source)?.lowered.program.program().to_string(),
+        Stage::C => {
+            let build = build(args, &source)?;
+            build.bundle.get(&format!("{}.c", build.report.name)).cloned().unwrap_or_default()
         }
     };
     super::say(&text)
+}
+
+fn listing<S: crate::ir::Stage>(graph: &Graph<S>, dot: bool) -> String {
+    if dot { graph.dot() } else { graph.to_string() }
+}
+
+fn build(args: &InspectArgs, source: &Source) -> diag::Result<Build> {
+    let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let options = Options {
+        name: names::prefix(&stem),
+        target: find_target(&args.target)?,
+        language: Language::default(),
+        arena: ArenaMode::Static,
+        float_helpers: false,
+        command: format!("ptqc inspect {}", source.file_name),
+        model_sha256: source.sha256.clone(),
+    };
+    let build = driver::build(&source.frontend, &ranges(args, source)?, &options).map_err(in_model(args))?;
+    super::warn(&in_model(args)(build.warnings.clone()));
+    Ok(build)
+}
+
+fn ranges(args: &InspectArgs, source: &Source) -> diag::Result<Ranges> {
+    match (&args.calib, &args.ranges) {
+        (Some(data), _) => calibrate(source, data, &args.preprocess.preprocess(), args.method.method()?),
+        (None, Some(file)) => read_ranges(file, source),
+        (None, None) => Err(Diagnostic::error(Code::MissingRange, "this stage needs the ranges of the tensors")
+            .help("add --calib DATA (samples) or --ranges FILE (from `ptqc calibrate`); the stages float and fused need neither")
+            .into()),
+    }
+}
+
+fn in_model(args: &InspectArgs) -> impl Fn(diag::Diagnostics) -> diag::Diagnostics {
+    |problems| problems.in_file(args.model.model.display())
+}
+
+fn not_a_graph() -> Diagnostic {
+    Diagnostic::error(Code::InvalidOption, "this stage is not a graph")
+        .help("--dot goes with --stage float, fused or quant; leave it out for the others")
 }

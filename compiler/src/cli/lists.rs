@@ -1,12 +1,12 @@
 //! `ptqc targets` and `ptqc ops`.
 
 use clap::Args;
-use ptqc_target_runtimes::TARGETS;
+use ptqc_target_runtimes::{TARGETS, Target};
 use serde::Serialize;
 
 use super::source::problem;
 use crate::diag::{self, Code};
-use crate::front::{REGISTRY, Support};
+use crate::front::{REGISTRY, Row, Support};
 
 /// Options of the lists.
 #[derive(Debug, Args)]
@@ -16,8 +16,17 @@ pub struct ListArgs {
     json: bool,
 }
 
+/// A row of `ptqc targets`.
 #[derive(Serialize)]
-struct Entry {
+struct TargetRow {
+    name: &'static str,
+    description: &'static str,
+    features: Vec<&'static str>,
+}
+
+/// A row of `ptqc ops`.
+#[derive(Serialize)]
+struct OperatorRow {
     name: &'static str,
     kind: &'static str,
     description: &'static str,
@@ -25,32 +34,45 @@ struct Entry {
 
 /// Lists the targets.
 pub fn targets(args: &ListArgs) -> diag::Result<()> {
-    let entries = TARGETS.iter().map(|target| Entry { name: target.name, kind: "target", description: target.description });
-    print(args, &entries.collect::<Vec<_>>(), false)
+    let row = |target: &Target| TargetRow {
+        name: target.name,
+        description: target.description,
+        features: target.features.iter().map(|feature| feature.name()).collect(),
+    };
+    let rows: Vec<TargetRow> = TARGETS.iter().map(row).collect();
+    let cells = |row: &TargetRow| [row.name.to_owned(), row.description.to_owned(), row.features.join(", ")];
+    print(args, &rows, ["target", "processor", "instructions that kernels use"], cells)
 }
 
 /// Lists the operators.
 pub fn ops(args: &ListArgs) -> diag::Result<()> {
-    let entries = REGISTRY.iter().map(|row| {
-        let kind = match row.support {
+    let row = |row: &Row| OperatorRow {
+        name: row.op_type,
+        kind: match row.support {
             Support::Lowered(_) => "lowered",
             Support::PassThrough => "dropped",
             Support::Folded => "folded",
-        };
-        Entry { name: row.op_type, kind, description: row.summary }
-    });
-    print(args, &entries.collect::<Vec<_>>(), true)
+        },
+        description: row.summary,
+    };
+    let rows: Vec<OperatorRow> = REGISTRY.iter().map(row).collect();
+    let cells = |row: &OperatorRow| [row.name.to_owned(), row.kind.to_owned(), row.description.to_owned()];
+    print(args, &rows, ["operator", "becomes", "how"], cells)
 }
 
-fn print(args: &ListArgs, entries: &[Entry], with_kind: bool) -> diag::Result<()> {
+fn print<R: Serialize>(
+    args: &ListArgs,
+    rows: &[R],
+    head: [&str; 3],
+    cells: impl Fn(&R) -> [String; 3],
+) -> diag::Result<()> {
     if args.json {
-        let json = serde_json::to_string_pretty(entries).map_err(|error| problem(Code::Internal, error.to_string()))?;
+        let json = serde_json::to_string_pretty(rows).map_err(|error| problem(Code::Internal, error.to_string()))?;
         return super::say(&json);
     }
-    let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
-    let line = |entry: &Entry| match with_kind {
-        true => format!("{:width$}  {:7}  {}", entry.name, entry.kind, entry.description),
-        false => format!("{:width$}  {}", entry.name, entry.description),
-    };
-    super::say(&entries.iter().map(line).collect::<Vec<_>>().join("\n"))
+    let table: Vec<[String; 3]> = std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (first, second) = (width(0), width(1));
+    let line = |[a, b, c]: &[String; 3]| format!("{a:first$}  {b:second$}  {c}").trim_end().to_owned();
+    super::say(&table.iter().map(line).collect::<Vec<_>>().join("\n"))
 }

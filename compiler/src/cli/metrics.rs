@@ -26,7 +26,8 @@ pub fn top1(outputs: &[Vec<f32>], labels: &[i64]) -> f64 {
 
 /// Area under the ROC curve: the chance that a sample labelled 1 scores higher than one labelled 0 (ties count half).
 pub fn auc(scores: &[f64], labels: &[i64]) -> f64 {
-    let of = |wanted: i64| scores.iter().zip(labels).filter(move |(_, label)| **label == wanted).map(|(score, _)| *score);
+    let of =
+        |wanted: i64| scores.iter().zip(labels).filter(move |(_, label)| **label == wanted).map(|(score, _)| *score);
     let (positive, negative): (Vec<f64>, Vec<f64>) = (of(1).collect(), of(0).collect());
     let mut negative_sorted = negative.clone();
     negative_sorted.sort_by(f64::total_cmp);

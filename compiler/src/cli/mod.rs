@@ -1,14 +1,11 @@
 //! The command line: arguments, files, progress, tables. Everything else is in the library.
 
-pub mod data;
 mod build;
 mod calibrate;
 mod eval;
 mod inspect;
 mod lists;
 mod metrics;
-pub mod output;
-pub mod render;
 mod run;
 mod source;
 
@@ -17,22 +14,24 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::diag::{self, Diagnostics};
+pub use crate::files::{data, output};
+pub use crate::render;
 
 /// Compiles ONNX models to integer-only source code for small processors.
 #[derive(Debug, Parser)]
-#[command(name = "ptqc", version, about, long_about = LONG_ABOUT, arg_required_else_help = true)]
+#[command(name = "ptqc", bin_name = "ptqc", version, about, long_about = LONG_ABOUT, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
 const LONG_ABOUT: &str = "Compiles ONNX models to integer-only source code for small processors.\n\n\
-    ptqc reads a float ONNX model and sample inputs, quantizes it to int8, and writes C99 that needs nothing: \
+    ptqc reads a float ONNX model and sample inputs, quantizes it to int8, and writes C99 or Rust that needs nothing: \
     no library, no heap, no floating point. The same bits come out on every processor.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compile a model to C
+    /// Compile a model to C or Rust
     Build(build::BuildArgs),
     /// Record the range of every tensor over sample inputs
     Calibrate(calibrate::CalibrateArgs),
@@ -50,7 +49,10 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => return explain_usage(&usage),
+    };
     let result = match arguments.command {
         Command::Build(args) => build::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
@@ -67,6 +69,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(render::exit_code(&diagnostics))
         }
     }
+}
+
+/// Prints help, version or what is wrong with the arguments. A slip is the user's, so its exit code is that of any other.
+fn explain_usage(usage: &clap::Error) -> ExitCode {
+    // A closed standard output leaves nobody to tell.
+    let _ = usage.print();
+    if usage.use_stderr() { ExitCode::from(render::EXIT_USER) } else { ExitCode::SUCCESS }
 }
 
 /// Prints warnings, and goes on.

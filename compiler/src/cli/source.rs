@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::data::{InputSpec, Preprocess, SampleSet};
-use crate::calibrate::{Method, Origin, Ranges};
+use super::data::Preprocess;
+use crate::calibrate::{Method, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
-use crate::driver::{self, Frontend};
-use crate::front::Model;
-use crate::report;
+use crate::files;
+pub use crate::files::{Source, open_samples};
+use crate::recipe::RangesFrom;
 
 /// The model.
 #[derive(Debug, Args)]
@@ -26,17 +26,31 @@ pub struct ModelArgs {
 
 /// Where the ranges come from.
 #[derive(Debug, Args)]
-#[group(id = "ranges_source", required = true, multiple = false, args = ["calib", "ranges"])]
+#[group(skip)]
 pub struct RangesArgs {
     /// Sample inputs to calibrate with: a .npy, a .npz (arrays by input name), or a folder of them
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", required_unless_present = "ranges", conflicts_with = "ranges")]
     pub calib: Option<PathBuf>,
     /// Ranges that `ptqc calibrate` has written
     #[arg(long, value_name = "FILE")]
     pub ranges: Option<PathBuf>,
+    #[command(flatten)]
+    pub method: MethodArg,
+}
+
+/// How ranges are chosen.
+#[derive(Debug, Args)]
+pub struct MethodArg {
     /// How ranges are chosen: min-max, percentile, percentile:P, mse
-    #[arg(long, default_value_t, requires = "calib")]
-    pub method: Method,
+    #[arg(long = "method", value_name = "METHOD", default_value_t = Method::default().to_string(), conflicts_with = "ranges")]
+    method: String,
+}
+
+impl MethodArg {
+    /// The method, or which ones there are.
+    pub fn method(&self) -> diag::Result<Method> {
+        self.method.parse()
+    }
 }
 
 /// What is done to stored samples before the model sees them.
@@ -73,17 +87,6 @@ impl PreprocessArgs {
     }
 }
 
-/// A model that has been read.
-#[derive(Debug)]
-pub struct Source {
-    /// After import and passes.
-    pub frontend: Frontend,
-    /// SHA-256 of the file.
-    pub sha256: String,
-    /// The file's name without its folder.
-    pub file_name: String,
-}
-
 fn parse_dim(text: &str) -> Result<(String, usize), String> {
     let (name, size) = text.rsplit_once('=').ok_or("write NAME=N, for example batch=1")?;
     let size = size.parse().map_err(|_| format!("`{size}` is not a size"))?;
@@ -93,59 +96,38 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
 impl ModelArgs {
     /// Reads and fuses the model.
     pub fn load(&self) -> diag::Result<Source> {
-        let path = self.model.display();
-        let bytes = read(&self.model)?;
-        let folder = self.model.parent().unwrap_or(Path::new("")).to_owned();
-        let external = |location: &str| read_beside(&folder, location);
-        let pinned: BTreeMap<String, usize> = self.dims.iter().cloned().collect();
-        let frontend = driver::load(&bytes, &external, &pinned).map_err(|problems| problems.in_file(path))?;
-        Ok(Source { frontend, sha256: driver::sha256(&bytes), file_name: file_name(&self.model) })
+        files::load_model(&self.model, &self.dims())
     }
-}
 
-/// Reads a whole file.
-pub fn read(path: &Path) -> diag::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        Diagnostic::error(Code::Io, "the file cannot be read").file(path.display()).note(error.to_string()).into()
-    })
-}
-
-/// Weights in another file have to lie in the model's folder: a model must not read what it likes.
-fn read_beside(folder: &Path, location: &str) -> std::io::Result<Vec<u8>> {
-    let relative = Path::new(location);
-    let inside = relative.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
-    if !inside || location.is_empty() {
-        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, "the path leads out of the model's folder"));
+    /// Sizes of symbolic dimensions.
+    pub fn dims(&self) -> BTreeMap<String, usize> {
+        self.dims.iter().cloned().collect()
     }
-    std::fs::read(folder.join(relative))
-}
-
-/// A path's last part.
-pub fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 impl RangesArgs {
+    /// Where the ranges come from.
+    pub fn origin(&self) -> diag::Result<RangesFrom> {
+        match (&self.calib, &self.ranges) {
+            (Some(data), _) => Ok(RangesFrom::Samples(data.clone(), self.method.method()?)),
+            (None, Some(file)) => Ok(RangesFrom::File(file.clone())),
+            (None, None) => Err(Diagnostic::internal("neither --calib nor --ranges is given").into()),
+        }
+    }
+
     /// Calibrates, or reads the ranges file.
     pub fn load(&self, source: &Source, preprocess: &Preprocess) -> diag::Result<Ranges> {
-        match (&self.calib, &self.ranges) {
-            (Some(data), _) => calibrate(source, data, preprocess, self.method),
-            (None, Some(file)) => read_ranges(file, source),
-            (None, None) => Err(Diagnostic::internal("neither --calib nor --ranges is given").into()),
+        match self.origin()? {
+            RangesFrom::Samples(data, method) => calibrate(source, &data, preprocess, method),
+            RangesFrom::File(file) => read_ranges(&file, source),
         }
     }
 }
 
-fn read_ranges(path: &Path, source: &Source) -> diag::Result<Ranges> {
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    let ranges = Ranges::from_toml(&text).map_err(|problems| problems.in_file(path.display()))?;
-    let other = ranges.origin().filter(|origin| !origin.model_sha256.is_empty() && origin.model_sha256 != source.sha256);
-    if let Some(origin) = other {
-        let warning = Diagnostic::warning(Code::RangesFile, format!("these ranges were recorded for another file (`{}`)", origin.model))
-            .file(path.display())
-            .help("calibrate again if the model has changed");
-        super::warn(&warning.into());
-    }
+/// Reads a ranges file; warns if it was made for another model.
+pub fn read_ranges(path: &Path, source: &Source) -> diag::Result<Ranges> {
+    let (ranges, warnings) = files::read_ranges(path, source)?;
+    super::warn(&warnings);
     Ok(ranges)
 }
 
@@ -153,25 +135,10 @@ fn read_ranges(path: &Path, source: &Source) -> diag::Result<Ranges> {
 pub fn calibrate(source: &Source, data: &Path, preprocess: &Preprocess, method: Method) -> diag::Result<Ranges> {
     let samples = open_samples(&source.frontend.model, data, preprocess)?;
     let progress = Progress::new("calibrating", samples.len() as u64);
-    let (calibrator, count) = driver::calibrate(&source.frontend.model, samples.samples(), &|| progress.tick())
+    let ranges = files::calibrate(source, &samples, method, &|| progress.tick())
         .map_err(|problems| problems.in_file(data.display()))?;
     progress.finish();
-    let origin = Origin {
-        tool: report::generator(),
-        model: source.file_name.clone(),
-        model_sha256: source.sha256.clone(),
-        method,
-        data: samples.file_names(),
-        samples: count,
-    };
-    calibrator.finish(method, origin)
-}
-
-/// Opens samples for the model's inputs.
-pub fn open_samples(model: &Model, data: &Path, preprocess: &Preprocess) -> diag::Result<SampleSet> {
-    let inputs: Vec<InputSpec> =
-        model.inputs.iter().map(|input| InputSpec { name: input.name.clone(), dims: input.shape.dims().to_vec() }).collect();
-    SampleSet::open(data, &inputs, preprocess.clone())
+    Ok(ranges)
 }
 
 /// A progress bar that only a terminal sees.

@@ -13,8 +13,13 @@ use crate::ir::{Checked, Float, Graph, Node};
 use crate::ops::import::{ModelFacts, NodeImport, OnnxNode, Value};
 use crate::ops::input::Input;
 
-/// The graph, and warnings.
-pub fn build(proto: &pb::ModelProto, inputs: &[ModelInput], analysed: &Analysed) -> diag::Result<(Checked<Graph<Float>>, Diagnostics)> {
+/// The graph, and warnings. `refused` are tensors of operators that have been reported already.
+pub fn build(
+    proto: &pb::ModelProto,
+    inputs: &[ModelInput],
+    analysed: &Analysed,
+    refused: &BTreeSet<String>,
+) -> diag::Result<(Checked<Graph<Float>>, Diagnostics)> {
     let onnx = proto.graph.as_ref().ok_or_else(|| Diagnostic::error(Code::NotOnnx, "the file holds no graph"))?;
     let nodes: Vec<OnnxNode> = onnx.node.iter().map(proto::node).collect();
     let facts = model_facts(proto, onnx, &nodes, analysed);
@@ -25,10 +30,10 @@ pub fn build(proto: &pb::ModelProto, inputs: &[ModelInput], analysed: &Analysed)
     for tensor in &onnx.initializer {
         add_constant(&mut values, &tensor.name, analysed);
     }
-    let mut failed = BTreeSet::new();
+    let mut failed: BTreeSet<&str> = refused.iter().map(String::as_str).collect();
     for node in &nodes {
-        if node.inputs.iter().any(|input| failed.contains(input.as_str())) {
-            // Its operands have been reported already.
+        if node.inputs.iter().chain(&node.outputs).any(|name| failed.contains(name.as_str())) {
+            // It or its operands have been reported already.
             failed.extend(node.outputs.iter().map(String::as_str));
         } else if let Err(found) = import_node(node, &facts, &mut graph, &mut values, analysed) {
             problems.extend(found);
@@ -44,10 +49,14 @@ pub fn build(proto: &pb::ModelProto, inputs: &[ModelInput], analysed: &Analysed)
                     .help("remove it from the model's outputs"),
             ),
             None if failed.contains(output.name.as_str()) => {}
-            None => problems.push(Diagnostic::error(Code::InvalidGraph, "nothing produces this output of the model").tensor(&output.name)),
+            None => problems.push(
+                Diagnostic::error(Code::InvalidGraph, "nothing produces this output of the model").tensor(&output.name),
+            ),
         }
     }
-    let graph = problems.into_result(graph)?;
+    if !refused.is_empty() || problems.has_errors() {
+        return Err(problems);
+    }
     finish(graph)
 }
 
@@ -57,7 +66,8 @@ fn finish(mut graph: Graph<Float>) -> diag::Result<(Checked<Graph<Float>>, Diagn
     for &input in graph.inputs() {
         if graph.consumers(input).is_empty() && !graph.is_output(input) {
             let name = graph.node(input).name.clone();
-            warnings.push(Diagnostic::warning(Code::InvalidGraph, "this input of the model has no effect").tensor(name));
+            warnings
+                .push(Diagnostic::warning(Code::InvalidGraph, "this input of the model has no effect").tensor(name));
         }
     }
     let graph = graph.check().map_err(|error| Diagnostic::error(Code::Internal, error.0))?;
@@ -129,12 +139,18 @@ fn import_node(
 }
 
 /// Two independent shape inferences, ours and tract's, have to agree.
-fn check_shapes(node: &OnnxNode, facts: &ModelFacts, graph: &Graph<Float>, values: &BTreeMap<String, Value>) -> diag::Result<()> {
+fn check_shapes(
+    node: &OnnxNode,
+    facts: &ModelFacts,
+    graph: &Graph<Float>,
+    values: &BTreeMap<String, Value>,
+) -> diag::Result<()> {
     for name in &node.outputs {
         let (Some(Value::Node(id)), Some(expected)) = (values.get(name), facts.shapes.get(name)) else { continue };
         let shape = &graph.node(*id).value;
         if shape != expected {
-            let message = format!("`{}` gives shape {shape} by its definition and {expected} by shape inference", node.op_type);
+            let message =
+                format!("`{}` gives shape {shape} by its definition and {expected} by shape inference", node.op_type);
             return Err(Diagnostic::error(Code::ShapeMismatch, message).node(&node.name).tensor(name).into());
         }
     }

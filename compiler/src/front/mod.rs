@@ -4,20 +4,22 @@
 //! from the protobuf itself, because tract's later forms rewrite it. Import reports every problem it finds.
 
 mod graph;
+mod pads;
 mod preflight;
 mod proto;
 mod registry;
 mod tract;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub use registry::{REGISTRY, Support, find as find_operator};
+pub use registry::{REGISTRY, Row, Support, find as find_operator};
+pub use tract::{FloatRunner, FloatState};
 /// The protobuf types of ONNX, for tests that build models.
 pub use tract_onnx::pb;
-pub use tract::{FloatRunner, FloatState};
 
-use crate::diag::{self, Diagnostics};
+use crate::diag::{self, Diagnostic, Diagnostics};
 use crate::ir::{Checked, Float, Graph, Shape};
+use crate::ops::FloatOp;
 
 /// Gives the contents of a file that the model stores its weights in, by the path the model uses.
 pub type ExternalFiles<'a> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'a;
@@ -50,11 +52,28 @@ pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, us
     let mut proto = tract::decode(bytes)?;
     let mut problems = Diagnostics::default();
     preflight::inline_external_data(&mut proto, external, &mut problems);
-    preflight::check(&mut proto, &mut problems);
+    let refused = preflight::check(&mut proto, &mut problems);
     let inputs = preflight::pin_inputs(&proto, pinned, &mut problems);
-    let inputs = problems.into_result(inputs)?;
-    let analysed = tract::analyse(&proto, &inputs)?;
-    let (graph, warnings) = graph::build(&proto, &inputs, &analysed)?;
+    // Operators that cannot be compiled do not hide the mistakes in the rest of the model; anything else would.
+    let readable = problems.iter().filter(|problem| problem.is_error()).count() == refused.problems;
+    if !readable {
+        return Err(problems);
+    }
+    let analysed = match tract::analyse(&proto, &inputs, &refused.outputs) {
+        Err(_) if problems.has_errors() => return Err(problems),
+        analysed => analysed?,
+    };
+    let built = problems.collect(graph::build(&proto, &inputs, &analysed, &refused.outputs));
+    let reported: BTreeSet<&str> = problems.iter().filter_map(|problem| problem.location.tensor.as_deref()).collect();
+    let known =
+        |objection: &&Diagnostic| objection.location.tensor.as_deref().is_some_and(|tensor| reported.contains(tensor));
+    let news: Diagnostics = analysed.objections().iter().filter(|objection| !known(objection)).cloned().collect();
+    problems.extend(news);
+    if let (Some(contradiction), false) = (analysed.contradiction(), problems.has_errors()) {
+        problems.push(contradiction.clone());
+    }
+    let built = problems.into_result(built)?;
+    let (graph, warnings) = built.ok_or_else(|| Diagnostic::internal("import failed without a problem"))?;
     Ok(Model { graph, inputs, warnings, executable: analysed.into_executable() })
 }
 
@@ -64,8 +83,13 @@ impl Model {
         self.executable.runner(self.executable.outputs())
     }
 
-    /// A runner that returns every tensor of real numbers, the inputs included.
+    /// A runner that returns every tensor of real numbers, the inputs included, but not those that are padded with
+    /// infinity: their range is that of the tensor without padding.
     pub fn tapped_runner(&self) -> diag::Result<FloatRunner> {
-        self.executable.runner(self.executable.taps())
+        let nodes = self.graph.topological().into_iter().map(|id| self.graph.node(id));
+        let endless = nodes.filter(|node| matches!(&node.op, FloatOp::Pad(pad) if pad.is_endless()));
+        let endless: Vec<&str> = endless.filter_map(|node| node.observed.as_deref()).collect();
+        let taps = self.executable.taps().into_iter().filter(|tap| !endless.contains(&tap.as_str()));
+        self.executable.runner(taps.collect())
     }
 }

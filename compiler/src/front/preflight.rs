@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb;
 
 use super::proto::{self, node_name};
-use super::registry::{self, KNOWN_UNSUPPORTED};
+use super::registry::{self, ATTRIBUTES, KNOWN_UNSUPPORTED};
 use super::{ExternalFiles, ModelInput};
 use crate::diag::{Code, Diagnostic, Diagnostics};
 use crate::ir::Shape;
 
 /// Operator sets whose changes the importers know.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+
+/// What to do about a model that contradicts the specification.
+const CHECKER: &str = "check the model with `onnx.checker.check_model(model, full_check=True)` and export it again";
 
 /// At most this many other nodes are named in a note.
 const NAMED_NODES: usize = 3;
@@ -21,7 +24,8 @@ pub fn inline_external_data(proto: &mut pb::ModelProto, external: &ExternalFiles
     let Some(graph) = &mut proto.graph else { return };
     let mut files: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
     for tensor in graph.initializer.iter_mut().filter(|tensor| tensor.data_location == Some(1)) {
-        let field = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone());
+        let field =
+            |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone());
         let location = field("location").unwrap_or_default();
         let number = |key: &str| field(key).and_then(|text| text.parse::<usize>().ok());
         let (offset, length) = (number("offset").unwrap_or(0), number("length"));
@@ -51,8 +55,17 @@ fn missing_file(location: &str, error: &std::io::Error) -> Diagnostic {
         .help("put the file next to the model, or save the model in one file: onnx.save(onnx.load(PATH), OUT)")
 }
 
+/// Operators that cannot be compiled.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// How many problems were reported.
+    pub problems: usize,
+    /// The tensors they would compute.
+    pub outputs: BTreeSet<String>,
+}
+
 /// Checks names, domains, operators and constants; trims what tract trips over.
-pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) {
+pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) -> Refused {
     check_opset(proto, problems);
     if !proto.functions.is_empty() {
         problems.push(
@@ -60,11 +73,15 @@ pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) {
                 .help("inline them: onnx.inliner.inline_local_functions(model)"),
         );
     }
-    let Some(graph) = &mut proto.graph else { return };
-    check_operators(graph, problems);
+    let Some(graph) = &mut proto.graph else { return Refused::default() };
+    let refused = check_operators(graph, problems);
+    let attributes = unknown_attributes(graph);
+    let refused = Refused { problems: refused.problems + attributes.len(), ..refused };
+    problems.extend(attributes);
     check_tensors(graph, problems);
     check_wiring(graph, problems);
     trim_unused_outputs(graph);
+    refused
 }
 
 fn check_opset(proto: &pb::ModelProto, problems: &mut Diagnostics) {
@@ -87,16 +104,36 @@ fn is_default(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 
-fn check_operators(graph: &pb::GraphProto, problems: &mut Diagnostics) {
+fn check_operators(graph: &pb::GraphProto, problems: &mut Diagnostics) -> Refused {
     let mut unsupported: BTreeMap<(&str, &str), Vec<&pb::NodeProto>> = BTreeMap::new();
     for node in &graph.node {
         if !is_default(&node.domain) || registry::find(&node.op_type).is_none() {
             unsupported.entry((&node.domain, &node.op_type)).or_default().push(node);
         }
     }
+    let outputs = unsupported.values().flatten().flat_map(|node| node.output.iter().cloned()).collect();
+    let refused = Refused { problems: unsupported.len(), outputs };
     for ((domain, op_type), nodes) in unsupported {
         problems.push(unsupported_operator(domain, op_type, &nodes));
     }
+    refused
+}
+
+/// Attributes that no operator of ONNX has, on operators that would be compiled.
+fn unknown_attributes(graph: &pb::GraphProto) -> Vec<Diagnostic> {
+    let compiled = graph.node.iter().filter(|node| is_default(&node.domain) && registry::find(&node.op_type).is_some());
+    let named = compiled.flat_map(|node| node.attribute.iter().map(move |attribute| (node, &attribute.name)));
+    let unknown = named.filter(|(_, name)| ATTRIBUTES.binary_search(&name.as_str()).is_err());
+    let diagnostic = |(node, name): (&pb::NodeProto, &String)| {
+        Diagnostic::error(
+            Code::UnsupportedAttribute,
+            format!("`{}` has an attribute `{name}`, which ONNX does not know", node.op_type),
+        )
+        .node(node_name(node))
+        .tensor(node.output.first().cloned().unwrap_or_default())
+        .help("if it means nothing for the result, remove it from the node; else export the model without it")
+    };
+    unknown.map(diagnostic).collect()
 }
 
 fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -> Diagnostic {
@@ -104,14 +141,16 @@ fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -
         Diagnostic::error(Code::UnsupportedDomain, format!("`{op_type}` of domain `{domain}` is not supported"))
             .help("export the model with operators of the default ONNX domain only")
     } else if KNOWN_UNSUPPORTED.contains(&op_type) {
-        Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` cannot be lowered to integers yet")).help(advice(op_type))
+        Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` cannot be lowered to integers yet"))
+            .help(advice(op_type))
     } else {
         Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` is no operator of ONNX that ptqc knows"))
             .help("check its spelling and its domain; `ptqc ops` lists what is supported")
     };
     let first = nodes[0];
     let diagnostic = diagnostic.node(node_name(first)).tensor(first.output.first().cloned().unwrap_or_default());
-    let others: Vec<String> = nodes[1..].iter().take(NAMED_NODES).map(|node| format!("`{}`", node_name(node))).collect();
+    let others: Vec<String> =
+        nodes[1..].iter().take(NAMED_NODES).map(|node| format!("`{}`", node_name(node))).collect();
     match nodes.len() - 1 {
         0 => diagnostic,
         more => {
@@ -123,14 +162,20 @@ fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -
 
 fn advice(op_type: &str) -> &'static str {
     match op_type {
-        "QuantizeLinear" | "DequantizeLinear" | "QLinearConv" | "QLinearMatMul" | "DynamicQuantizeLinear" | "ConvInteger"
+        "QuantizeLinear"
+        | "DequantizeLinear"
+        | "QLinearConv"
+        | "QLinearMatMul"
+        | "DynamicQuantizeLinear"
+        | "ConvInteger"
         | "MatMulInteger" => "the model is already quantized: give ptqc the float model it was made from",
         _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
     }
 }
 
 fn check_tensors(graph: &pb::GraphProto, problems: &mut Diagnostics) {
-    for tensor in &graph.initializer {
+    // What is still external has been reported as missing.
+    for tensor in graph.initializer.iter().filter(|tensor| tensor.data_location != Some(1)) {
         let elements: Option<usize> = tensor
             .dims
             .iter()
@@ -139,19 +184,27 @@ fn check_tensors(graph: &pb::GraphProto, problems: &mut Diagnostics) {
         match (elements, stored) {
             (Some(elements), Some(stored)) if elements == stored => {}
             (_, None) => problems.push(
-                Diagnostic::error(Code::UnsupportedAttribute, format!("weights of type {}", proto::element_type(tensor.data_type)))
-                    .tensor(&tensor.name)
-                    .help("export the model in float32"),
+                Diagnostic::error(
+                    Code::UnsupportedAttribute,
+                    format!("weights of type {}", proto::element_type(tensor.data_type)),
+                )
+                .tensor(&tensor.name)
+                .help("export the model in float32"),
             ),
             (_, Some(stored)) => problems.push(
-                Diagnostic::error(Code::CorruptModel, format!("a tensor of shape {:?} holds {stored} elements", tensor.dims))
-                    .tensor(&tensor.name)
-                    .help("export the model again, or fetch the file again: it may be damaged"),
+                Diagnostic::error(
+                    Code::CorruptModel,
+                    format!("a tensor of shape {:?} holds {stored} elements", tensor.dims),
+                )
+                .tensor(&tensor.name)
+                .help("export the model again, or fetch the file again: it may be damaged"),
             ),
         }
     }
     if !graph.sparse_initializer.is_empty() {
-        problems.push(Diagnostic::error(Code::UnsupportedOp, "the model has sparse weights").help("export it with dense weights"));
+        problems.push(
+            Diagnostic::error(Code::UnsupportedOp, "the model has sparse weights").help("export it with dense weights"),
+        );
     }
 }
 
@@ -165,7 +218,11 @@ fn stored_elements(tensor: &pb::TensorProto) -> Option<usize> {
         _ => return None,
     };
     if !tensor.raw_data.is_empty() {
-        return Some(if tensor.raw_data.len() % bytes == 0 { tensor.raw_data.len() / bytes } else { usize::MAX });
+        return Some(if tensor.raw_data.len().is_multiple_of(bytes) {
+            tensor.raw_data.len() / bytes
+        } else {
+            usize::MAX
+        });
     }
     Some(match tensor.data_type {
         1 => tensor.float_data.len(),
@@ -182,28 +239,37 @@ fn check_wiring(graph: &pb::GraphProto, problems: &mut Diagnostics) {
     known.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
     for node in &graph.node {
         for input in node.input.iter().filter(|name| !name.is_empty() && !known.contains(name.as_str())) {
-            problems.push(
-                Diagnostic::error(Code::InvalidGraph, format!("`{}` uses `{input}`, which nothing before it produces", node.op_type))
-                    .node(node_name(node))
-                    .help("check the model with onnx.checker.check_model"),
-            );
+            let (why, help) = match graph.node.iter().any(|later| later.output.contains(input)) {
+                true => (
+                    "before it is produced",
+                    "put the nodes into the order of execution; a cycle has none and cannot be compiled",
+                ),
+                false => ("which nothing produces", CHECKER),
+            };
+            let message = format!("`{}` uses `{input}` {why}", node.op_type).replace("` which", "`, which");
+            problems.push(Diagnostic::error(Code::InvalidGraph, message).node(node_name(node)).help(help));
         }
         if node.output.first().is_none_or(String::is_empty) {
-            problems.push(Diagnostic::error(Code::InvalidGraph, format!("a `{}` has no output", node.op_type)).node(node_name(node)));
+            let message = format!("a `{}` has no output", node.op_type);
+            problems.push(Diagnostic::error(Code::InvalidGraph, message).node(node_name(node)).help(CHECKER));
         }
         for output in node.output.iter().filter(|name| !name.is_empty()) {
             if !known.insert(output) {
+                let message = format!("`{output}` is produced twice");
                 problems.push(
-                    Diagnostic::error(Code::InvalidGraph, format!("`{output}` is produced twice")).node(node_name(node)),
+                    Diagnostic::error(Code::InvalidGraph, message)
+                        .node(node_name(node))
+                        .help("give every tensor a name of its own"),
                 );
             }
         }
     }
     for output in graph.output.iter().filter(|output| !known.contains(output.name.as_str())) {
-        problems.push(Diagnostic::error(Code::InvalidGraph, "nothing produces this output of the model").tensor(&output.name));
+        let message = "nothing produces this output of the model";
+        problems.push(Diagnostic::error(Code::InvalidGraph, message).tensor(&output.name).help(CHECKER));
     }
     if graph.output.is_empty() {
-        problems.push(Diagnostic::error(Code::InvalidGraph, "the model has no outputs"));
+        problems.push(Diagnostic::error(Code::InvalidGraph, "the model has no outputs").help(CHECKER));
     }
 }
 
@@ -212,14 +278,21 @@ fn trim_unused_outputs(graph: &mut pb::GraphProto) {
     let mut used: BTreeSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
     used.extend(graph.node.iter().flat_map(|node| node.input.iter().cloned()));
     for node in &mut graph.node {
-        while node.output.len() > 1 && node.op_type != "Split" && node.output.last().is_some_and(|last| !used.contains(last)) {
+        while node.output.len() > 1
+            && node.op_type != "Split"
+            && node.output.last().is_some_and(|last| !used.contains(last))
+        {
             node.output.pop();
         }
     }
 }
 
 /// The model's inputs with every dimension pinned.
-pub fn pin_inputs(proto: &pb::ModelProto, pinned: &BTreeMap<String, usize>, problems: &mut Diagnostics) -> Vec<ModelInput> {
+pub fn pin_inputs(
+    proto: &pb::ModelProto,
+    pinned: &BTreeMap<String, usize>,
+    problems: &mut Diagnostics,
+) -> Vec<ModelInput> {
     let Some(graph) = &proto.graph else { return vec![] };
     let constants: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut unused: BTreeSet<&str> = pinned.keys().map(String::as_str).collect();
@@ -231,13 +304,19 @@ pub fn pin_inputs(proto: &pb::ModelProto, pinned: &BTreeMap<String, usize>, prob
     }
     for name in unused {
         let symbols = symbols(graph);
-        let known = if symbols.is_empty() { "the model has none".to_owned() } else { format!("it has {}", symbols.join(", ")) };
+        let known =
+            if symbols.is_empty() { "the model has none".to_owned() } else { format!("it has {}", symbols.join(", ")) };
         problems.push(
-            Diagnostic::error(Code::UnknownDimension, format!("the model has no symbolic dimension `{name}`")).note(known),
+            Diagnostic::error(Code::UnknownDimension, format!("the model has no symbolic dimension `{name}`"))
+                .note(known)
+                .help("correct the name, or leave this --dim out"),
         );
     }
     if inputs.is_empty() && !problems.has_errors() {
-        problems.push(Diagnostic::error(Code::InvalidGraph, "the model has no inputs: its result is a constant"));
+        problems.push(
+            Diagnostic::error(Code::InvalidGraph, "the model has no inputs: its result is a constant")
+                .help("export the model with its inputs"),
+        );
     }
     inputs
 }
@@ -261,10 +340,12 @@ fn dimensions(info: &pb::ValueInfoProto) -> Vec<Dimension> {
     use pb::tensor_shape_proto::dimension;
     let Some(shape) = tensor_type(info).and_then(|tensor| tensor.shape.as_ref()) else { return vec![] };
     let dims = shape.dim.iter().map(|dim| match &dim.value {
-        Some(dimension::Value::DimValue(size)) => usize::try_from(*size).map_or(Dimension::Unnamed, |size| match size {
-            0 => Dimension::Unnamed,
-            size => Dimension::Known(size),
-        }),
+        Some(dimension::Value::DimValue(size)) => {
+            usize::try_from(*size).map_or(Dimension::Unnamed, |size| match size {
+                0 => Dimension::Unnamed,
+                size => Dimension::Known(size),
+            })
+        }
         Some(dimension::Value::DimParam(name)) if !name.is_empty() => Dimension::Symbol(name.clone()),
         Some(dimension::Value::DimParam(_)) | None => Dimension::Unnamed,
     });
@@ -294,7 +375,11 @@ fn pin_input(
     };
     if !matches!(tensor.elem_type, 1..=7 | 9 | 12 | 13) {
         let message = format!("an input of type {} is not supported", proto::element_type(tensor.elem_type));
-        problems.push(Diagnostic::error(Code::UnsupportedAttribute, message).tensor(&info.name).help("export the model in float32"));
+        problems.push(
+            Diagnostic::error(Code::UnsupportedAttribute, message)
+                .tensor(&info.name)
+                .help("export the model in float32"),
+        );
         return None;
     }
     let mut dims = vec![];
@@ -310,19 +395,32 @@ fn pin_input(
         unused.remove(name.as_str());
         match pinned.get(&name) {
             Some(&size) if size > 0 => dims.push(size),
-            Some(_) => problems.push(Diagnostic::error(Code::UnknownDimension, format!("dimension `{name}` cannot be 0")).tensor(&info.name)),
+            Some(_) => problems.push(
+                Diagnostic::error(Code::UnknownDimension, format!("dimension `{name}` cannot be 0"))
+                    .tensor(&info.name)
+                    .help(format!("give it a size: --dim {name}=N")),
+            ),
             // The first axis is the batch: firmware sees one sample at a time.
             None if axis == 0 => dims.push(1),
             None => problems.push(
-                Diagnostic::error(Code::UnknownDimension, format!("dimension {axis} of this input (`{name}`) has no size"))
-                    .tensor(&info.name)
-                    .help(format!("give it one: --dim {name}=N")),
+                Diagnostic::error(
+                    Code::UnknownDimension,
+                    format!("dimension {axis} of this input (`{name}`) has no size"),
+                )
+                .tensor(&info.name)
+                .help(format!("give it one: --dim {name}=N")),
             ),
         }
     }
     let shape = Shape::new(dims);
-    if shape.len() > 1 << 30 {
-        problems.push(Diagnostic::error(Code::UnknownDimension, format!("an input of shape {shape} is too large")).tensor(&info.name));
+    if !shape.is_reasonable() {
+        let message = format!("an input of shape {shape} is too large");
+        let help = format!(
+            "at most {} elements are supported; give symbolic dimensions smaller sizes with --dim",
+            Shape::MAX_ELEMENTS
+        );
+        problems.push(Diagnostic::error(Code::UnknownDimension, message).tensor(&info.name).help(help));
+        return None;
     }
     Some(ModelInput { name: info.name.clone(), shape })
 }

@@ -171,7 +171,8 @@ impl<S: Stage> Graph<S> {
 
     /// Nodes that use this one, once for each use, in a stable order.
     pub fn consumers(&self, id: NodeId) -> Vec<NodeId> {
-        let mut users: Vec<_> = self.dag.edges_directed(id.0, Direction::Outgoing).map(|e| NodeId(e.target())).collect();
+        let mut users: Vec<_> =
+            self.dag.edges_directed(id.0, Direction::Outgoing).map(|e| NodeId(e.target())).collect();
         users.sort();
         users
     }

@@ -15,25 +15,12 @@ pub use shape::Shape;
 pub use tensor::{DType, Encoding, FloatTensor, QuantType};
 pub use window::{Taps, Window};
 
-use crate::ops::{FloatOp, QuantOp};
 pub use crate::program::Interval;
 
-/// The stage after import: real numbers, ONNX's semantics.
+/// The stage after import: real numbers, ONNX's semantics. Its operators are in `ops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Float;
 
-impl Stage for Float {
-    type Op = FloatOp;
-    type Value = Shape;
-    const NAME: &'static str = "float";
-}
-
-/// The stage after quantization: integers, the semantics of the numeric contract.
+/// The stage after quantization: integers, the semantics of the numeric contract. Its operators are in `ops`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quant;
-
-impl Stage for Quant {
-    type Op = QuantOp;
-    type Value = QuantType;
-    const NAME: &'static str = "quant";
-}

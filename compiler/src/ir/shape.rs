@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Shape(Vec<usize>);
 
 impl Shape {
+    /// More elements than any processor has memory for that this compiler is meant for.
+    pub const MAX_ELEMENTS: usize = 1 << 28;
+
     /// A shape with these axes.
     pub fn new(dims: impl Into<Vec<usize>>) -> Self {
         Shape(dims.into())
@@ -25,6 +28,13 @@ impl Shape {
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.0.iter().product()
+    }
+
+    /// Whether there are at most [`Self::MAX_ELEMENTS`]. Everything that computes with a shape relies on it, so it is asked
+    /// of every shape from outside before anything else.
+    pub fn is_reasonable(&self) -> bool {
+        let len = self.0.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
+        len.is_some_and(|len| len <= Shape::MAX_ELEMENTS) && self.0.iter().all(|&dim| dim <= Shape::MAX_ELEMENTS)
     }
 
     /// Whether there is no element.

@@ -7,7 +7,12 @@ use crate::plan::Dim;
 use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Type};
 
 /// Loops over `dims`; the body gets one index for each tensor.
-pub fn loops(f: &mut FunctionBuilder, dims: &[Dim], tensors: usize, body: &mut dyn FnMut(&mut FunctionBuilder, &[Affine])) {
+pub fn loops(
+    f: &mut FunctionBuilder,
+    dims: &[Dim],
+    tensors: usize,
+    body: &mut dyn FnMut(&mut FunctionBuilder, &[Affine]),
+) {
     nested(f, dims, 0, vec![Affine::default(); tensors], body);
 }
 
@@ -58,20 +63,25 @@ pub fn multiplier_blob(b: &mut LayerBuilder, multipliers: &[Multiplier]) -> Buff
 
 impl Requantize {
     /// `clamp(output_zero + ((acc * multiplier + 2^30) >> 31))`; both are of any signed type.
-    pub fn apply(self, acc: Expr, multiplier: Expr) -> Expr {
-        let product = acc.cast(Type::I64).mul(multiplier.cast(Type::I64));
+    pub fn apply(self, f: &mut FunctionBuilder, acc: Expr, multiplier: Expr) -> Expr {
+        let multiplier = match multiplier {
+            Expr::Const(Type::I64, _) => multiplier,
+            other => other.cast(Type::I64),
+        };
+        let product = acc.cast(Type::I64).mul(multiplier);
         let steps = product.add(Expr::i64(1 << 30)).shr(31);
         let reach = |acc: i128| ((acc * self.largest + (1 << 30)) >> 31) + i128::from(self.output_zero);
         let (lo, hi) = (reach(self.bound.lo).min(reach(0)), reach(self.bound.hi).max(reach(0)));
         // With a large multiplier the clamp has to come before the narrowing.
         let narrow = fits_i32(Interval::new(lo - 256, hi + 256));
         let ty = if narrow { Type::I32 } else { Type::I64 };
-        let steps = if narrow { steps.cast(Type::I32) } else { steps };
+        let steps = f.bind("scaled", ty, if narrow { steps.cast(Type::I32) } else { steps });
         let shifted = match self.output_zero {
             0 => steps,
             zero => steps.add(Expr::Const(ty, i64::from(zero))),
         };
-        clamped(shifted, ty, self.clamp).cast(Type::I32)
+        let result = clamped(shifted, ty, self.clamp);
+        if narrow { result } else { result.cast(Type::I32) }
     }
 }
 

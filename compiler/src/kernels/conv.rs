@@ -2,6 +2,7 @@
 
 use super::common::{Requantize, address, factor, less, loops, multiplier_blob};
 use super::{LayerBuilder, strides};
+use crate::ir::Interval;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
 use crate::ops::weighted::Weighted;
@@ -63,20 +64,22 @@ impl Data {
             let sum: i64 = weighted.row(channel_idx).iter().map(|&w| i64::from(w)).sum();
             i64::from(weighted.channels[channel_idx].bias) - if folded { zero * sum } else { 0 }
         };
-        let biases = (0..weighted.channels.len()).map(bias).collect();
+        let biases: Vec<i64> = (0..weighted.channels.len()).map(bias).collect();
+        let input_zero = if folded { 0 } else { weighted.input_zero };
+        let bound = provable_bound(&packed, &biases, input_zero);
         let multipliers: Vec<_> = weighted.channels.iter().map(|channel| channel.multiplier).collect();
-        let weights = b.blob("weights", "Weights, one row for each output channel, input channels innermost.", Elem::I8, packed);
+        let weights =
+            b.blob("weights", "Weights, one row for each output channel, input channels innermost.", Elem::I8, packed);
         let doc = if folded { "Biases, less the input's zero point times the sum of the weights." } else { "Biases." };
         let bias = b.blob("bias", doc, Elem::I32, biases);
         let uniform = multipliers.iter().all(|&multiplier| multiplier == multipliers[0]);
         let multiplier = if uniform { Err(factor(multipliers[0])) } else { Ok(multiplier_blob(b, &multipliers)) };
         let requantize = Requantize {
-            bound: weighted.accumulator().expect("a weighted layer has channels"),
+            bound,
             largest: multipliers.iter().map(|&m| i128::from(factor(m))).max().unwrap_or(0),
             output_zero: weighted.output_zero,
             clamp: weighted.clamp,
         };
-        let input_zero = if folded { 0 } else { weighted.input_zero };
         Data { weights, bias, multiplier, requantize, input_zero, channels: weighted.channels.len() }
     }
 
@@ -87,7 +90,14 @@ impl Data {
     }
 
     /// Adds `count` neighbouring products.
-    pub fn accumulate(&self, f: &mut FunctionBuilder, acc: Reg, count: usize, x: (Buffer, Affine, usize), weight: Affine) {
+    pub fn accumulate(
+        &self,
+        f: &mut FunctionBuilder,
+        acc: Reg,
+        count: usize,
+        x: (Buffer, Affine, usize),
+        weight: Affine,
+    ) {
         let (buffer, start, stride) = x;
         f.each("i", count, |f, i| {
             let value = less(f.load(buffer, start + i.clone() * stride as i64), self.input_zero);
@@ -102,7 +112,7 @@ impl Data {
             Ok(buffer) => f.load(buffer, channel.clone()),
             Err(factor) => Expr::i64(factor),
         };
-        let value = self.requantize.apply(Expr::Reg(acc), multiplier);
+        let value = self.requantize.apply(f, Expr::Reg(acc), multiplier);
         f.store(y.0, y.1, value);
     }
 
@@ -110,6 +120,20 @@ impl Data {
     pub fn channels(&self) -> usize {
         self.channels
     }
+}
+
+/// What the checker can prove of the accumulator: it knows each table by its smallest and largest value. The exact bound
+/// is tighter, but narrowing has to be right in the checker's eyes too.
+fn provable_bound(weights: &[i64], biases: &[i64], input_zero: i32) -> Interval {
+    let hull = |values: &[i64]| {
+        values.iter().copied().map(Interval::point).reduce(Interval::hull).unwrap_or(Interval::point(0))
+    };
+    let (bias, weight) = (hull(biases), hull(weights));
+    let products = i128::from((weights.len() / biases.len().max(1)) as u32);
+    let values = [-128 - i128::from(input_zero), 127 - i128::from(input_zero)];
+    let corners = values.into_iter().flat_map(|x| [weight.lo * x, weight.hi * x]);
+    let product = corners.map(Interval::point).reduce(Interval::hull).unwrap_or(Interval::point(0));
+    Interval::new(bias.lo + (product.lo * products).min(0), bias.hi + (product.hi * products).max(0))
 }
 
 struct Loops<'a> {
@@ -150,7 +174,12 @@ impl Loops<'_> {
     }
 
     /// Loops over groups and the output channels of each; `body` gets the output channel and the group's first input channel.
-    fn channels(&self, f: &mut FunctionBuilder, y_at: Affine, body: &mut dyn FnMut(&mut FunctionBuilder, Reg, Affine, Affine)) {
+    fn channels(
+        &self,
+        f: &mut FunctionBuilder,
+        y_at: Affine,
+        body: &mut dyn FnMut(&mut FunctionBuilder, Reg, Affine, Affine),
+    ) {
         let (inputs, outputs) = (self.conv.group_inputs(), self.conv.group_outputs());
         f.each(if outputs == 1 { "c" } else { "g" }, self.conv.groups, |f, group| {
             f.each("c", outputs, |f, c| {
@@ -175,25 +204,32 @@ impl Loops<'_> {
         let stride = self.x_strides[axis + 2] as i64;
         // Positions of the taps in a row of weights: the axes behind this one count faster.
         let inner: usize = window.kernel[axis + 1..].iter().product();
-        window_axis(f, window, axis, self.input[axis + 2], start, |f, tap, position| {
-            self.taps(f, acc, at, x_at + position * stride, tap_at + tap * inner as i64, axis + 1);
+        let single = self.conv.group_inputs() == 1;
+        window_axis(f, (window, axis, self.input[axis + 2]), start, single, &mut |f, tap, position| {
+            self.taps(f, acc, at, x_at.clone() + position * stride, tap_at.clone() + tap * inner as i64, axis + 1);
         });
     }
 }
 
+/// Taps of an axis up to which a window that always lies inside the input is written out where each tap is a single
+/// element: shorter than a loop, and loops of so few iterations have been seen to confuse vectorising compilers.
+const UNROLLED: usize = 4;
+
 /// Loops over the taps of one axis, only over those inside the input where some are not. The body gets tap and position.
+/// `single` tells that a tap is one element, so that short windows may be written out.
 pub fn window_axis(
     f: &mut FunctionBuilder,
-    window: &crate::ir::Window,
-    axis: usize,
-    extent: usize,
+    (window, axis, extent): (&crate::ir::Window, usize, usize),
     start: Affine,
-    body: impl FnOnce(&mut FunctionBuilder, Affine, Affine),
+    single: bool,
+    body: &mut dyn FnMut(&mut FunctionBuilder, Affine, Affine),
 ) {
     let (kernel, dilation) = (window.kernel[axis], window.dilation[axis]);
     let names = (axis_name("k", axis, window.rank()), axis_name("i", axis, window.rank()));
     if axis_clips(window, axis, extent) {
         f.taps((&names.0, &names.1), start, kernel, dilation, extent, body);
+    } else if single && kernel <= UNROLLED {
+        (0..kernel).for_each(|tap| body(f, Affine::from(tap as i64), start.clone() + (tap * dilation) as i64));
     } else {
         f.each(&names.0, kernel, |f, tap| {
             let position = start + tap.clone() * dilation as i64;

@@ -2,9 +2,9 @@
 
 use super::LayerBuilder;
 use super::common::{Requantize, clamped, factor, less, loops};
+use crate::ir::Clamp;
 use crate::ops::QuantOp;
 use crate::ops::fixed_sum::Precision;
-use crate::ir::Clamp;
 use crate::plan::{Dim, View, nest};
 use crate::program::{Elem, Expr, Type};
 
@@ -67,7 +67,7 @@ pub fn build_mul(b: &mut LayerBuilder) {
     loops(&mut b.f, &dims, 3, &mut |f, at| {
         let a = less(f.load(x0, at[0].clone()), mul.zeros[0]);
         let product = a.mul(less(f.load(x1, at[1].clone()), mul.zeros[1]));
-        let value = requantize.apply(product, Expr::i64(factor(mul.multiplier)));
+        let value = requantize.apply(f, product, Expr::i64(factor(mul.multiplier)));
         f.store(y, at[2].clone(), value);
     });
 }
@@ -86,5 +86,6 @@ fn sum_type(precision: Precision) -> Type {
 }
 
 fn finish_sum(sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
-    clamped(sum.shr(precision.shift), sum_type(precision), clamp).cast_to(Type::I32)
+    let result = clamped(sum.shr(precision.shift), sum_type(precision), clamp);
+    if precision.wide { result.cast(Type::I32) } else { result }
 }

@@ -1,8 +1,8 @@
 //! Product with constant weights: for each row of the input and each row of weights, the sum of products.
 
-use super::LayerBuilder;
 use super::common::loops;
 use super::conv::Data;
+use super::{LayerBuilder, strides};
 use crate::ops::QuantOp;
 use crate::plan::{Dim, joined, nest, row_offsets};
 
@@ -20,15 +20,17 @@ pub fn build(b: &mut LayerBuilder) {
     let last = x.ty.shape.rank() - 1;
     let dims = match nest(&[&x.view.without(last), &y.view.without(last)]) {
         Some(dims) => dims,
-        None => unreachable!("the result is row-major and splits like any operand"),
+        None => unreachable!("the result has evenly spaced axes and splits like any operand"),
     };
     let dims: Vec<Dim> = joined(dims);
+    // An output of the model may have its axes exchanged.
+    let y_stride = strides(&y.view)[last] as i64;
     let (x_buffer, y_buffer, row_len) = (b.x(0), b.y(), linear.row_len());
     loops(&mut b.f, &dims, 2, &mut |f, at| {
         f.each("c", data.channels(), |f, c| {
             let acc = data.accumulator(f, &c);
             data.accumulate(f, acc, row_len, (x_buffer, at[0].clone(), step), c.clone() * row_len as i64);
-            data.finish(f, acc, &c, (y_buffer, at[1].clone() + c.clone()));
+            data.finish(f, acc, &c, (y_buffer, at[1].clone() + c.clone() * y_stride));
         });
     });
 }

@@ -18,8 +18,11 @@ pub fn build(b: &mut LayerBuilder) {
         extent: input.dims()[axis],
         strides: [vec![x_strides[axis] as isize], more].concat(),
     };
-    let y_axis = |axis: usize| if mean.keep_dims { axis } else { axis - mean.axes.iter().filter(|&&r| r < axis).count() };
-    let kept = (0..input.rank()).filter(|axis| !is_reduced(axis)).map(|axis| dim(axis, vec![y_strides[y_axis(axis)] as isize]));
+    let y_axis =
+        |axis: usize| if mean.keep_dims { axis } else { axis - mean.axes.iter().filter(|&&r| r < axis).count() };
+    let kept = (0..input.rank())
+        .filter(|axis| !is_reduced(axis))
+        .map(|axis| dim(axis, vec![y_strides[y_axis(axis)] as isize]));
     let reduced = (0..input.rank()).filter(is_reduced).map(|axis| dim(axis, vec![]));
     let (kept, reduced) = (joined(kept.collect()), joined(reduced.collect()));
     let count = mean.count as i128;
@@ -37,6 +40,7 @@ pub fn build(b: &mut LayerBuilder) {
             let value = f.load(x, at[0].clone() + inner[0].clone());
             f.accumulate(sum, value);
         });
-        f.store(y, at[1].clone(), requantize.apply(Expr::Reg(sum), Expr::i64(factor(mean.multiplier))));
+        let value = requantize.apply(f, Expr::Reg(sum), Expr::i64(factor(mean.multiplier)));
+        f.store(y, at[1].clone(), value);
     });
 }

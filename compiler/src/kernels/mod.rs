@@ -45,7 +45,11 @@ pub const KERNELS: &[Kernel] = &[
     portable("add", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Add(_))), elementwise::build_add),
     portable("mul", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Mul(_))), elementwise::build_mul),
     portable("max_pool", |layer, _| matches!(layer.work, Work::Operator(QuantOp::MaxPool(_))), pool::build_max),
-    portable("average_pool", |layer, _| matches!(layer.work, Work::Operator(QuantOp::AveragePool(_))), pool::build_average),
+    portable(
+        "average_pool",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::AveragePool(_))),
+        pool::build_average,
+    ),
     portable("mean", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Mean(_))), mean::build),
     portable("softmax", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Softmax(_))), softmax::build),
     portable("arg_max", |layer, _| matches!(layer.work, Work::Operator(QuantOp::ArgMax(_))), arg_max::build),
@@ -61,7 +65,8 @@ const fn portable(name: &'static str, accepts: fn(&Layer, &Plan) -> bool, build:
 
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target) -> Option<&'static Kernel> {
-    let usable = |kernel: &&Kernel| kernel.needs.iter().all(|&feature| target.has(feature)) && (kernel.accepts)(layer, plan);
+    let usable =
+        |kernel: &&Kernel| kernel.needs.iter().all(|&feature| target.has(feature)) && (kernel.accepts)(layer, plan);
     KERNELS.iter().filter(usable).min_by_key(|kernel| kernel.cost)
 }
 
@@ -90,7 +95,11 @@ impl<'a> LayerBuilder<'a> {
         for (port, &id) in layer.operands.iter().enumerate() {
             // An operand that is used twice is one parameter.
             let known = layer.operands[..port].iter().position(|&other| other == id);
-            let access = if layer.in_place.is_some_and(|in_place| layer.operands[in_place] == id) { Access::ReadWrite } else { Access::Read };
+            let access = if layer.in_place.is_some_and(|in_place| layer.operands[in_place] == id) {
+                Access::ReadWrite
+            } else {
+                Access::Read
+            };
             let buffer = match known {
                 Some(first) => operands[first],
                 None => {
@@ -154,7 +163,7 @@ fn strides(view: &View) -> Vec<usize> {
 }
 
 /// Names of a layer's operands.
-fn operand_name(port: usize, count: usize) -> String {
+pub fn operand_name(port: usize, count: usize) -> String {
     match count {
         1 => "x".to_owned(),
         2 => ["a", "b"][port].to_owned(),

@@ -71,7 +71,13 @@ fn mirrored(b: &mut LayerBuilder, pad: &QPad) {
     axes(&mut b.f, &order, y.ty.shape.dims(), &mut vec![Affine::default(); order.len()], &copy);
 }
 
-fn axes(f: &mut FunctionBuilder, order: &[usize], dims: &[usize], at: &mut Vec<Affine>, body: &dyn Fn(&mut FunctionBuilder, &[Affine])) {
+fn axes(
+    f: &mut FunctionBuilder,
+    order: &[usize],
+    dims: &[usize],
+    at: &mut Vec<Affine>,
+    body: &dyn Fn(&mut FunctionBuilder, &[Affine]),
+) {
     let Some((&axis, inner)) = order.split_first() else { return body(f, at) };
     f.each(&format!("i{axis}"), dims[axis], |f, position| {
         at[axis] = position;

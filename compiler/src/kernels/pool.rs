@@ -36,7 +36,8 @@ pub fn build_average(b: &mut LayerBuilder) {
         let sum = f.mutable("sum", Type::I32, Expr::i32(0));
         at.elements(f, x, &mut |f, value| f.accumulate(sum, less(value, pool.input_zero)));
         let multiplier = divisors.multiplier(f, &at.outputs);
-        f.store(y, at.y.clone(), requantize.apply(Expr::Reg(sum), multiplier));
+        let value = requantize.apply(f, Expr::Reg(sum), multiplier);
+        f.store(y, at.y.clone(), value);
     });
 }
 
@@ -57,7 +58,8 @@ struct Position<'a> {
 fn positions(b: &mut LayerBuilder, window: &Window, body: &mut dyn FnMut(&mut FunctionBuilder, &Position)) {
     let (x_strides, y_strides) = (strides(&b.operand(0).view), strides(&b.result().view));
     let (input, output) = (b.operand(0).ty.shape.dims(), b.result().ty.shape.dims());
-    let mut at = Position { window, input, x_strides: &x_strides, x: Affine::default(), y: Affine::default(), outputs: vec![] };
+    let mut at =
+        Position { window, input, x_strides: &x_strides, x: Affine::default(), y: Affine::default(), outputs: vec![] };
     b.f.each("n", output[0], |f, n| {
         at.x = n.clone() * x_strides[0] as i64;
         at.y = n * y_strides[0] as i64;
@@ -98,15 +100,23 @@ impl Position<'_> {
         self.axis(f, x, 0, self.x.clone(), body);
     }
 
-    fn axis(&self, f: &mut FunctionBuilder, x: Buffer, axis: usize, index: Affine, body: &mut dyn FnMut(&mut FunctionBuilder, Expr)) {
+    fn axis(
+        &self,
+        f: &mut FunctionBuilder,
+        x: Buffer,
+        axis: usize,
+        index: Affine,
+        body: &mut dyn FnMut(&mut FunctionBuilder, Expr),
+    ) {
         if axis == self.window.rank() {
             let value = f.load(x, index);
             return body(f, value);
         }
-        let start = self.outputs[axis].clone() * self.window.stride[axis] as i64 + -(self.window.pad_begin[axis] as i64);
+        let start =
+            self.outputs[axis].clone() * self.window.stride[axis] as i64 + -(self.window.pad_begin[axis] as i64);
         let stride = self.x_strides[axis + 2] as i64;
-        window_axis(f, self.window, axis, self.input[axis + 2], start, |f, _, position| {
-            self.axis(f, x, axis + 1, index + position * stride, body);
+        window_axis(f, (self.window, axis, self.input[axis + 2]), start, true, &mut |f, _, position| {
+            self.axis(f, x, axis + 1, index.clone() + position * stride, body);
         });
     }
 }
@@ -136,9 +146,9 @@ impl Divisors {
         // A position of the result for each combination of classes, the last axis counting fastest.
         let mut combinations: Vec<Vec<usize>> = vec![vec![]];
         let mut classes_of_axes = vec![];
-        for axis in 0..rank {
+        for (axis, &outputs) in output.iter().enumerate() {
             let mut representatives: Vec<usize> = vec![];
-            let classes: Vec<i64> = (0..output[axis])
+            let classes: Vec<i64> = (0..outputs)
                 .map(|o| {
                     let known = representatives.iter().position(|&r| count(axis, r) == count(axis, o));
                     known.unwrap_or_else(|| {
@@ -147,7 +157,8 @@ impl Divisors {
                     }) as i64
                 })
                 .collect();
-            let longer = |prefix: &Vec<usize>| representatives.iter().map(|&r| [&prefix[..], &[r]].concat()).collect::<Vec<_>>();
+            let longer =
+                |prefix: &Vec<usize>| representatives.iter().map(|&r| [&prefix[..], &[r]].concat()).collect::<Vec<_>>();
             combinations = combinations.iter().flat_map(longer).collect();
             classes_of_axes.push((classes, representatives.len() as i64));
         }

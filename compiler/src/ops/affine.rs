@@ -47,7 +47,8 @@ pub fn import_batch_normalization(cx: &mut NodeImport) -> diag::Result<()> {
     }
     let factor = |c: usize| f64::from(gamma[c]) / (f64::from(var[c]) + epsilon).sqrt();
     let scale: Vec<f32> = (0..gamma.len()).map(|c| factor(c) as f32).collect();
-    let shift: Vec<f32> = (0..gamma.len()).map(|c| (f64::from(beta[c]) - f64::from(mean[c]) * factor(c)) as f32).collect();
+    let shift: Vec<f32> =
+        (0..gamma.len()).map(|c| (f64::from(beta[c]) - f64::from(mean[c]) * factor(c)) as f32).collect();
     if scale.iter().chain(&shift).any(|value| !value.is_finite()) {
         return Err(cx.non_finite("its variance gives a factor that is not finite"));
     }
@@ -111,6 +112,15 @@ impl QuantOperator for QAffine {
         let channel = |flat: usize| &self.channels[flat / inner % self.channels.len()];
         let data = operands[0].data.iter().enumerate();
         data.map(|(flat, &q)| channel(flat).apply(&[q], self.precision.shift, self.clamp)).collect()
+    }
+
+    fn formula(&self) -> String {
+        let (Precision { shift, wide }, Clamp { lo, hi }) = (self.precision, self.clamp);
+        let bits = if wide { 64 } else { 32 };
+        format!(
+            "y = clamp((x * factor[c] + offset[c]) >> {shift}, {lo}, {hi}) in {bits} bits, c along axis {}",
+            self.axis
+        )
     }
 
     fn describe(&self) -> String {

@@ -60,8 +60,9 @@ pub fn divisor(window: &Window, include_pad: bool, index: &[usize], input: &[usi
 /// All divisors that occur.
 fn divisors(window: &Window, include_pad: bool, input: &Shape, result: &Shape) -> Vec<usize> {
     let outputs = Shape::new(&result.dims()[2..]);
-    let mut all: Vec<usize> =
-        (0..outputs.len()).map(|flat| divisor(window, include_pad, &outputs.unravel(flat), &input.dims()[2..])).collect();
+    let mut all: Vec<usize> = (0..outputs.len())
+        .map(|flat| divisor(window, include_pad, &outputs.unravel(flat), &input.dims()[2..]))
+        .collect();
     all.sort_unstable();
     all.dedup();
     all
@@ -98,7 +99,12 @@ impl FloatOperator for AveragePool {
     }
 
     fn describe(&self) -> String {
-        format!("{}, {} padding, clamp {}", self.window, if self.include_pad { "counts" } else { "ignores" }, self.clamp)
+        format!(
+            "{}, {} padding, clamp {}",
+            self.window,
+            if self.include_pad { "counts" } else { "ignores" },
+            self.clamp
+        )
     }
 
     fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
@@ -135,7 +141,14 @@ impl QuantOperator for QAveragePool {
 
     fn describe(&self) -> String {
         let by_count: Vec<String> = self.multipliers.iter().map(|(count, m)| format!("/{count}: {m}")).collect();
-        format!("{}, x{:+}, {}, y{:+} clamp {}", self.window, -self.input_zero, by_count.join(" "), self.output_zero, self.clamp)
+        format!(
+            "{}, x{:+}, {}, y{:+} clamp {}",
+            self.window,
+            -self.input_zero,
+            by_count.join(" "),
+            self.output_zero,
+            self.clamp
+        )
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -82,7 +82,9 @@ impl QuantOperator for Concat {
         let outer: usize = result.shape.dims()[..self.axis].iter().product();
         let row = |operand: &Operand| operand.ty.shape.len() / outer;
         (0..outer)
-            .flat_map(|o| operands.iter().flat_map(move |operand| operand.data[o * row(operand)..][..row(operand)].to_vec()))
+            .flat_map(|o| {
+                operands.iter().flat_map(move |operand| operand.data[o * row(operand)..][..row(operand)].to_vec())
+            })
             .collect()
     }
 

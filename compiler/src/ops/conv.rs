@@ -52,7 +52,11 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
     let out_channels = weights.shape.dims().first().copied().unwrap_or(0);
     let rank = weights.shape.rank().saturating_sub(2);
     if cx.shape(x).rank() != rank + 2 || rank == 0 {
-        return Err(cx.invalid(format!("weights of shape {} do not fit an input of shape {}", weights.shape, cx.shape(x))));
+        return Err(cx.invalid(format!(
+            "weights of shape {} do not fit an input of shape {}",
+            weights.shape,
+            cx.shape(x)
+        )));
     }
     let bias = match cx.optional(2) {
         Some(_) => cx.float_constant(2)?.data,
@@ -60,7 +64,9 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
     };
     let kernel = weights.shape.dims()[2..].to_vec();
     if let Some(declared) = cx.usizes("kernel_shape")?.filter(|declared| *declared != kernel) {
-        return Err(cx.invalid(format!("attribute kernel_shape {declared:?} and weights of shape {} disagree", weights.shape)));
+        return Err(
+            cx.invalid(format!("attribute kernel_shape {declared:?} and weights of shape {} disagree", weights.shape))
+        );
     }
     let spatial = cx.shape(x).dims()[2..].to_vec();
     let window = cx.window(kernel, &spatial)?;
@@ -69,19 +75,31 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
     cx.finish(0, conv, &[x]).map(drop)
 }
 
-fn infer(input: &Shape, out_channels: usize, group_inputs: usize, groups: usize, window: &Window) -> Result<Shape, String> {
+fn infer(
+    input: &Shape,
+    out_channels: usize,
+    group_inputs: usize,
+    groups: usize,
+    window: &Window,
+) -> Result<Shape, String> {
     let &[batch, channels, ref spatial @ ..] = input.dims() else {
         return Err(format!("input {input} has no channel axis"));
     };
     if spatial.len() != window.rank() {
         return Err(format!("input {input} does not have {} spatial axes", window.rank()));
     }
-    if groups == 0 || channels != group_inputs * groups || out_channels % groups != 0 {
-        return Err(format!("{channels} input and {out_channels} output channels do not form {groups} groups of {group_inputs}"));
+    if groups == 0 || channels != group_inputs * groups || !out_channels.is_multiple_of(groups) {
+        return Err(format!(
+            "{channels} input and {out_channels} output channels do not form {groups} groups of {group_inputs}"
+        ));
     }
     let mut dims = vec![batch, out_channels];
     for (axis, &size) in spatial.iter().enumerate() {
-        dims.push(window.output_size(axis, size).ok_or_else(|| format!("the window ({window}) is larger than the padded input {input}"))?);
+        dims.push(
+            window
+                .output_size(axis, size)
+                .ok_or_else(|| format!("the window ({window}) is larger than the padded input {input}"))?,
+        );
     }
     Ok(Shape::new(dims))
 }
@@ -96,7 +114,12 @@ impl FloatOperator for Conv {
             return Err(format!("weights have shape {}", self.weights.shape));
         };
         if kernel != self.window.kernel || self.bias.len() != out_channels {
-            return Err(format!("weights {}, {} biases and window ({}) disagree", self.weights.shape, self.bias.len(), self.window));
+            return Err(format!(
+                "weights {}, {} biases and window ({}) disagree",
+                self.weights.shape,
+                self.bias.len(),
+                self.window
+            ));
         }
         infer(operands[0], out_channels, group_inputs, self.groups, &self.window)
     }
@@ -141,7 +164,9 @@ impl QuantOperator for QConv {
                 for group in 0..self.groups {
                     self.gather(x, &taps, batch, group, &mut patch);
                     for o in group * self.group_outputs()..(group + 1) * self.group_outputs() {
-                        let acc = self.weighted.channels[o].bias.wrapping_add(dot(&patch, &weights[o * row_len..][..row_len]));
+                        let acc = self.weighted.channels[o]
+                            .bias
+                            .wrapping_add(dot(&patch, &weights[o * row_len..][..row_len]));
                         y[(batch * out_channels + o) * outputs + at] = self.weighted.finish(o, acc);
                     }
                 }
@@ -152,6 +177,10 @@ impl QuantOperator for QConv {
 
     fn describe(&self) -> String {
         format!("{}, groups {}, {}", self.window, self.groups, self.weighted.describe())
+    }
+
+    fn formula(&self) -> String {
+        format!("{}, groups {}; {}", self.window, self.groups, self.weighted.formula())
     }
 
     fn accumulator(&self) -> Option<Interval> {
@@ -187,7 +216,8 @@ impl QConv {
         let window = &self.window;
         let mut flat = 0;
         for (axis, &size) in spatial.dims().iter().enumerate() {
-            let at = (output[axis] * window.stride[axis] + tap[axis] * window.dilation[axis]).checked_sub(window.pad_begin[axis])?;
+            let at = (output[axis] * window.stride[axis] + tap[axis] * window.dilation[axis])
+                .checked_sub(window.pad_begin[axis])?;
             if at >= size {
                 return None;
             }

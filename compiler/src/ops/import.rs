@@ -7,6 +7,9 @@ use super::{FloatOp, ParamsRule};
 use crate::diag::{self, Code, Diagnostic};
 use crate::ir::{Float, FloatTensor, Graph, Node, NodeId, Origin, Shape, Window};
 
+/// The largest stride, dilation and padding that is taken seriously.
+const MAX_STEP: usize = 1 << 24;
+
 /// An ONNX node in plain types.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnnxNode {
@@ -138,7 +141,10 @@ impl NodeImport<'_> {
             Value::Constant(constant) => Ok(constant),
             Value::Node(_) => Err(self.problem(
                 Code::DynamicOperand,
-                format!("input {port} (`{}`) of `{}` is computed at run time", self.node.inputs[port], self.node.op_type),
+                format!(
+                    "input {port} (`{}`) of `{}` is computed at run time",
+                    self.node.inputs[port], self.node.op_type
+                ),
                 "make it an initializer: export with constant folding, or run the model through onnxsim",
             )),
         }
@@ -149,7 +155,10 @@ impl NodeImport<'_> {
         let tensor = self.any_float_constant(port)?;
         match tensor.data.iter().position(|value| !value.is_finite()) {
             None => Ok(tensor),
-            Some(at) => Err(self.non_finite(format!("constant `{}` holds {} at position {at}", self.node.inputs[port], tensor.data[at]))),
+            Some(at) => Err(self.non_finite(format!(
+                "constant `{}` holds {} at position {at}",
+                self.node.inputs[port], tensor.data[at]
+            ))),
         }
     }
 
@@ -215,7 +224,7 @@ impl NodeImport<'_> {
     /// An integer attribute that is not negative.
     pub fn usize_or(&self, name: &str, default: usize) -> diag::Result<usize> {
         let value = self.int_or(name, default as i64)?;
-        usize::try_from(value).map_err(|_| self.invalid(format!("attribute {name} is {value}")).into())
+        usize::try_from(value).map_err(|_| self.invalid(format!("attribute {name} is {value}")))
     }
 
     /// A real attribute.
@@ -280,7 +289,8 @@ impl NodeImport<'_> {
 
     /// The window of a pooling node over the spatial axes of its input.
     pub fn pooling_window(&self, x: NodeId) -> diag::Result<Window> {
-        let kernel = self.usizes("kernel_shape")?.ok_or_else(|| self.invalid("attribute kernel_shape is missing".to_owned()))?;
+        let kernel =
+            self.usizes("kernel_shape")?.ok_or_else(|| self.invalid("attribute kernel_shape is missing".to_owned()))?;
         let window = self.window(kernel, &self.spatial(x)?)?;
         Ok(Window { ceil: self.int_or("ceil_mode", 0)? != 0, ..window })
     }
@@ -289,12 +299,20 @@ impl NodeImport<'_> {
     pub fn window(&self, kernel: Vec<usize>, input: &[usize]) -> diag::Result<Window> {
         let rank = kernel.len();
         let list = |name: &str, len: usize, default: usize| -> diag::Result<Vec<usize>> {
+            // Sums and products of a few such numbers and sizes of tensors stay far below the limits of the machine.
+            let reasonable = |values: &Vec<usize>| values.iter().all(|&value| value <= MAX_STEP);
             let values = self.usizes(name)?.unwrap_or_else(|| vec![default; len]);
             if values.len() != len {
                 return Err(self.invalid(format!("attribute {name} has {} numbers instead of {len}", values.len())));
             }
+            if !reasonable(&values) {
+                return Err(self.unsupported(format!("attribute {name} is {values:?}"), "give smaller numbers"));
+            }
             Ok(values)
         };
+        if !Shape::new(kernel.clone()).is_reasonable() {
+            return Err(self.unsupported(format!("the kernel has shape {kernel:?}"), "give a smaller kernel"));
+        }
         if input.len() != rank || kernel.contains(&0) {
             return Err(self.invalid(format!("a kernel {kernel:?} does not fit spatial sizes {input:?}")));
         }
@@ -320,7 +338,11 @@ impl NodeImport<'_> {
     pub fn emit(&mut self, op: impl Into<FloatOp>, operands: &[NodeId]) -> diag::Result<NodeId> {
         let op = op.into();
         let shapes: Vec<Shape> = operands.iter().map(|&id| self.shape(id)).collect();
-        let value = op.infer(&shapes.iter().collect::<Vec<_>>()).map_err(|problem| self.invalid(problem))?;
+        let value = op.infer(&shapes.iter().collect::<Vec<_>>()).map_err(|problem| self.shape_mismatch(&problem))?;
+        if !value.is_reasonable() {
+            let help = "make the model smaller, or give symbolic dimensions smaller sizes with --dim";
+            return Err(self.unsupported(format!("its result has shape {value}"), help));
+        }
         if value.is_empty() {
             return Err(self.invalid(format!("its result has shape {value}: no elements")));
         }
@@ -365,34 +387,60 @@ impl NodeImport<'_> {
             node.observed = Some(name.to_owned());
         }
         let moves = node.op.params_rule() == ParamsRule::SameAsOperand;
-        if let (true, [operand]) = (moves, &self.graph.operands(id)[..]) {
-            if self.emitted.contains(operand) {
-                self.observe(*operand, name);
-            }
+        if let (true, [operand]) = (moves, &self.graph.operands(id)[..])
+            && self.emitted.contains(operand)
+        {
+            self.observe(*operand, name);
         }
     }
 
     /// The model contradicts ONNX.
     pub fn invalid(&self, message: impl Into<String>) -> diag::Diagnostics {
         let message = format!("`{}`: {}", self.node.op_type, message.into());
-        self.diagnostic(Code::InvalidGraph, message).into()
+        self.problem(
+            Code::InvalidGraph,
+            message,
+            "check the model with `onnx.checker.check_model(model, full_check=True)` and export it again",
+        )
+    }
+
+    /// The operands do not fit together.
+    pub fn shape_mismatch(&self, message: &str) -> diag::Diagnostics {
+        let shape = |name: &String| match self.values.get(name) {
+            Some(Value::Node(id)) => Some(format!("`{name}` {}", self.shape(*id))),
+            Some(Value::Constant(constant)) => Some(format!("`{name}` {}", constant.shape)),
+            None => None,
+        };
+        let shapes: Vec<String> = self.node.inputs.iter().filter_map(shape).collect();
+        self.diagnostic(Code::ShapeMismatch, format!("`{}`: {message}", self.node.op_type))
+            .note(format!("inputs: {}", shapes.join(", ")))
+            .help(
+                "check the model with `onnx.checker.check_model(model, full_check=True)`; check sizes given with --dim",
+            )
+            .into()
     }
 
     /// The operator works on constants only.
     pub fn dynamic(&self, message: &str) -> diag::Diagnostics {
         let message = format!("`{}`: {message}", self.node.op_type);
-        self.problem(Code::DynamicOperand, message, "export the model with constant folding and fixed shapes")
+        self.problem(Code::DynamicOperand, message, "export the model with constant folding and fixed shapes; what really depends on the input has to be computed outside the model")
     }
 
     /// The model holds a number that is not finite.
     pub fn non_finite(&self, message: impl Into<String>) -> diag::Diagnostics {
         let message = format!("`{}`: {}", self.node.op_type, message.into());
-        self.diagnostic(Code::NonFinite, message).help("check the training and the export of the model for NaN and infinity").into()
+        self.diagnostic(Code::NonFinite, message)
+            .help("check the training and the export of the model for NaN and infinity")
+            .into()
     }
 
     /// The model is right, and not supported.
     pub fn unsupported(&self, what: impl Into<String>, help: &str) -> diag::Diagnostics {
-        self.problem(Code::UnsupportedAttribute, format!("`{}` is not supported where {}", self.node.op_type, what.into()), help)
+        self.problem(
+            Code::UnsupportedAttribute,
+            format!("`{}` is not supported where {}", self.node.op_type, what.into()),
+            help,
+        )
     }
 
     fn problem(&self, code: Code, message: String, help: &str) -> diag::Diagnostics {
@@ -407,10 +455,10 @@ impl NodeImport<'_> {
 
 /// ONNX: as many outputs as `ceil(input / stride)`; `begin` tells how much of the padding comes first.
 fn pad_same(window: &mut Window, input: &[usize], begin: impl Fn(usize) -> usize) {
-    for axis in 0..window.rank() {
-        let outputs = input[axis].div_ceil(window.stride[axis]);
+    for (axis, &size) in input.iter().enumerate() {
+        let outputs = size.div_ceil(window.stride[axis]);
         let needed = (outputs.saturating_sub(1)) * window.stride[axis] + window.span(axis);
-        let total = needed.saturating_sub(input[axis]);
+        let total = needed.saturating_sub(size);
         window.pad_begin[axis] = begin(total);
         window.pad_end[axis] = total - begin(total);
     }

@@ -35,86 +35,115 @@ impl Linear {
 
 /// Imports `MatMul`.
 pub fn import_matmul(cx: &mut NodeImport) -> diag::Result<()> {
-    match (cx.input(0)?, cx.input(1)?) {
+    let y = match (cx.input(0)?, cx.input(1)?) {
         (_, Value::Constant(_)) => {
             let (x, weights) = (cx.activation(0)?, cx.float_constant(1)?);
-            let y = multiply(cx, x, weights)?;
-            cx.define(0, y);
-            Ok(())
+            multiply(cx, x, weights)?
         }
-        (Value::Constant(_), _) => matmul_constant_left(cx),
-        _ => Err(cx.unsupported("both factors are computed at run time", "a product with constant weights is supported")),
-    }
-}
-
-/// `W x = (x^T W^T)^T`.
-fn matmul_constant_left(cx: &mut NodeImport) -> diag::Result<()> {
-    let (weights, x) = (cx.float_constant(0)?, cx.activation(1)?);
-    let (w_rank, x_rank) = (weights.shape.rank(), cx.shape(x).rank());
-    if w_rank != 2 || x_rank < 2 {
-        return Err(cx.unsupported(
-            format!("a constant of shape {} times a tensor of rank {x_rank}", weights.shape),
-            "a constant left factor needs two axes, and the right factor at least two",
-        ));
-    }
-    let x = cx.emit(transpose::Transpose::swap_last(x_rank), &[x])?;
-    let y = cx.emit(Linear::new(weights), &[x])?;
-    cx.finish(0, transpose::Transpose::swap_last(x_rank), &[y]).map(drop)
-}
-
-/// `x W` for constant `W` of shape `K`, `K x N` or `batch x K x N`.
-fn multiply(cx: &mut NodeImport, x: NodeId, weights: FloatTensor) -> diag::Result<NodeId> {
-    let x_shape = cx.shape(x);
-    let batch: usize = weights.shape.dims().iter().rev().skip(2).product();
-    match *weights.shape.dims() {
-        [k] => {
-            let y = cx.emit(Linear::new(FloatTensor::new(Shape::new([1, k]), weights.data)), &[x])?;
-            let dims = x_shape.dims()[..x_shape.rank() - 1].to_vec();
-            cx.emit(reshape::Reshape { shape: Shape::new(dims) }, &[y])
+        (Value::Constant(_), _) => {
+            let (weights, x) = (cx.float_constant(0)?, cx.activation(1)?);
+            multiply_left(cx, weights, x)?
         }
-        [.., k, n] if batch == 1 => {
-            let rank = x_shape.rank().max(weights.shape.rank());
-            let y = cx.emit(Linear::new(FloatTensor::new(Shape::new([k, n]), weights.data).transposed(&[1, 0])), &[x])?;
-            let mut dims = cx.shape(y).dims().to_vec();
-            while dims.len() < rank {
-                dims.insert(0, 1);
-            }
-            cx.emit_unless_same(reshape::Reshape { shape: Shape::new(dims) }, y)
+        _ => {
+            return Err(
+                cx.unsupported("both factors are computed at run time", "a product with constant weights is supported")
+            );
         }
-        _ => multiply_batched(cx, x, weights),
-    }
-}
-
-/// A factor of its own for each batch is a grouped 1x1 convolution: the batch becomes the group.
-fn multiply_batched(cx: &mut NodeImport, x: NodeId, weights: FloatTensor) -> diag::Result<NodeId> {
-    let x_shape = cx.shape(x);
-    let (w_dims, x_dims) = (weights.shape.dims().to_vec(), x_shape.dims().to_vec());
-    let (&[ref w_batch @ .., k, n], &[ref x_batch @ .., m, _]) = (&w_dims[..], &x_dims[..]) else {
-        return Err(cx.unsupported("a batch of constants times a vector", "give the left factor at least two axes"));
     };
-    if w_batch != x_batch {
-        return Err(cx.unsupported(
-            format!("factors of shapes {x_shape} and {} whose batches have to be repeated", weights.shape),
-            "give both factors the same leading axes",
-        ));
+    cx.define(0, y);
+    Ok(())
+}
+
+/// `W x = (x^T W^T)^T`. A vector has a single axis, which takes part in the sum and in no transpose.
+fn multiply_left(cx: &mut NodeImport, weights: FloatTensor, x: NodeId) -> diag::Result<NodeId> {
+    let (w_rank, x_rank) = (weights.shape.rank(), cx.shape(x).rank());
+    let x = if x_rank < 2 { x } else { cx.emit(transpose::Transpose::swap_last(x_rank), &[x])? };
+    let weights = if w_rank < 2 { weights } else { weights.transposed(&transpose::Transpose::swap_last(w_rank).order) };
+    let y = multiply(cx, x, weights)?;
+    if x_rank < 2 || w_rank < 2 {
+        return Ok(y);
     }
-    let batch: usize = w_batch.iter().product();
-    let rows = FloatTensor::new(Shape::new([batch, k, n]), weights.data).transposed(&[0, 2, 1]);
+    let rank = cx.shape(y).rank();
+    cx.emit(transpose::Transpose::swap_last(rank), &[y])
+}
+
+/// `x W` for constant `W` of any shape that ONNX allows.
+fn multiply(cx: &mut NodeImport, x: NodeId, weights: FloatTensor) -> diag::Result<NodeId> {
+    let (x_dims, w_dims) = (cx.shape(x).dims().to_vec(), weights.shape.dims().to_vec());
+    if x_dims.is_empty() || w_dims.is_empty() {
+        return Err(cx.invalid("a factor is a scalar".to_owned()));
+    }
+    let (w_matrix, w_batch) = match &w_dims[..] {
+        [batch @ .., k, n] => (vec![*k, *n], batch),
+        vector => ([vector, &[1]].concat(), &[][..]),
+    };
+    let (x_matrix, x_batch) = match &x_dims[..] {
+        [batch @ .., m, k] => ([*m, *k], batch),
+        vector => ([1, vector[0]], &[][..]),
+    };
+    let batch = Shape::new(x_batch).broadcast(&Shape::new(w_batch)).filter(|_| x_matrix[1] == w_matrix[0]);
+    let Some(batch) = batch else {
+        return Err(cx.shape_mismatch("the factors do not fit"));
+    };
+    let y = if w_batch.iter().all(|&size| size == 1) {
+        let rows = FloatTensor::new(Shape::new(w_matrix.clone()), weights.data).transposed(&[1, 0]);
+        cx.emit(Linear::new(rows), &[x])?
+    } else {
+        multiply_batched(cx, x, (x_batch, x_matrix[0]), weights, (w_batch, &w_matrix))?
+    };
+    let m = (x_dims.len() > 1).then_some(x_matrix[0]);
+    let n = (w_dims.len() > 1).then_some(w_matrix[1]);
+    let dims: Vec<usize> = batch.dims().iter().copied().chain(m).chain(n).collect();
+    cx.emit_unless_same(reshape::Reshape { shape: Shape::new(dims) }, y)
+}
+
+/// A factor of its own for each batch is a grouped convolution with a kernel of one tap. An axis that both factors
+/// have becomes the group; one that only the weights have makes output channels, one that only `x` has makes positions.
+fn multiply_batched(
+    cx: &mut NodeImport,
+    x: NodeId,
+    (x_batch, m): (&[usize], usize),
+    weights: FloatTensor,
+    (w_batch, w_matrix): (&[usize], &[usize]),
+) -> diag::Result<NodeId> {
+    let rank = x_batch.len().max(w_batch.len());
+    let padded = |batch: &[usize]| [vec![1; rank - batch.len()], batch.to_vec()].concat();
+    let (x_batch, w_batch) = (padded(x_batch), padded(w_batch));
+    let (k, n) = (w_matrix[0], w_matrix[1]);
+    let (both, single): (Vec<usize>, Vec<usize>) = (0..rank).partition(|&axis| x_batch[axis] > 1 && w_batch[axis] > 1);
+    let sizes = |axes: &[usize], batch: &[usize]| axes.iter().map(|&axis| batch[axis]).collect::<Vec<_>>();
+    let product = |axes: &[usize], batch: &[usize]| sizes(axes, batch).iter().product::<usize>();
+    let groups = product(&both, &x_batch);
+    let out_channels = groups * product(&single, &w_batch) * n;
+
+    let w_shape = Shape::new([&w_batch[..], &[k, n]].concat());
+    let w_order = [&both[..], &single, &[rank + 1, rank]].concat();
+    let rows = FloatTensor::new(w_shape, weights.data).transposed(&w_order);
     let conv = conv::Conv {
-        weights: FloatTensor::new(Shape::new([batch * n, k, 1]), rows.data),
-        bias: vec![0.0; batch * n],
+        weights: FloatTensor::new(Shape::new([out_channels, k, 1]), rows.data),
+        bias: vec![0.0; out_channels],
         window: Window::unit(1),
-        groups: batch,
+        groups,
         clamp: RealClamp::NONE,
     };
-    let x = cx.emit(reshape::Reshape { shape: Shape::new([batch, m, k]) }, &[x])?;
-    let x = cx.emit(transpose::Transpose { order: vec![0, 2, 1] }, &[x])?;
-    let x = cx.emit(reshape::Reshape { shape: Shape::new([1, batch * k, m]) }, &[x])?;
+    let x = cx.emit_unless_same(reshape::Reshape { shape: Shape::new([&x_batch[..], &[m, k]].concat()) }, x)?;
+    let x_order = [&both[..], &[rank + 1], &single, &[rank]].concat();
+    let x = cx.emit(transpose::Transpose { order: x_order }, &[x])?;
+    let positions = product(&single, &x_batch) * m;
+    let x = cx.emit(reshape::Reshape { shape: Shape::new([1, groups * k, positions]) }, &[x])?;
     let y = cx.emit(conv, &[x])?;
-    let y = cx.emit(reshape::Reshape { shape: Shape::new([batch, n, m]) }, &[y])?;
-    let y = cx.emit(transpose::Transpose { order: vec![0, 2, 1] }, &[y])?;
-    let dims: Vec<usize> = x_batch.iter().copied().chain([m, n]).collect();
-    cx.emit(reshape::Reshape { shape: Shape::new(dims) }, &[y])
+    // Axes of the result as they are now: both, those of the weights, n, those of x, m.
+    let dims = [sizes(&both, &x_batch), sizes(&single, &w_batch), vec![n], sizes(&single, &x_batch), vec![m]].concat();
+    let y = cx.emit(reshape::Reshape { shape: Shape::new(dims) }, &[y])?;
+    let at = |axes: &[usize], axis: usize| axes.iter().position(|&other| other == axis);
+    let (n_at, m_at) = (rank, rank + 1 + single.len());
+    let batch = (0..rank).flat_map(|axis| match (at(&both, axis), at(&single, axis)) {
+        (Some(at), _) => vec![at],
+        (None, Some(at)) => vec![both.len() + at, n_at + 1 + at],
+        (None, None) => vec![],
+    });
+    let order: Vec<usize> = batch.chain([m_at, n_at]).collect();
+    cx.emit(transpose::Transpose { order }, &[y])
 }
 
 /// Imports `Gemm`: `alpha * A' * B' + beta * C`.
@@ -125,7 +154,10 @@ pub fn import_gemm(cx: &mut NodeImport) -> diag::Result<()> {
     let addend = match cx.optional(2) {
         Some(Value::Constant(_)) if beta != 0.0 => cx.float_constant(2)?,
         Some(Value::Node(_)) if beta != 0.0 => {
-            return Err(cx.unsupported("its third input is computed at run time", "make input C a constant, or add it with Add"));
+            return Err(cx.unsupported(
+                "its third input is computed at run time",
+                "make input C a constant, or add it with Add",
+            ));
         }
         _ => {
             cx.define(0, product);
@@ -167,7 +199,9 @@ fn gemm_product(cx: &mut NodeImport, trans_a: bool, trans_b: bool, alpha: f32) -
             let y = cx.emit(Linear::new(scaled(a)), &[b])?;
             cx.emit(transpose::Transpose { order: vec![1, 0] }, &[y])
         }
-        _ => Err(cx.unsupported("both factors are computed at run time", "a product with constant weights is supported")),
+        _ => {
+            Err(cx.unsupported("both factors are computed at run time", "a product with constant weights is supported"))
+        }
     }
 }
 
@@ -239,6 +273,10 @@ impl QuantOperator for QLinear {
 
     fn describe(&self) -> String {
         self.weighted.describe()
+    }
+
+    fn formula(&self) -> String {
+        self.weighted.formula()
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -41,13 +41,19 @@ pub fn infer_pool(input: &Shape, window: &Window) -> Result<Shape, String> {
     let mut dims = input.dims().to_vec();
     for axis in 0..window.rank() {
         let size = window.output_size(axis, dims[axis + 2]);
-        dims[axis + 2] = size.ok_or_else(|| format!("the window ({window}) is larger than the padded input {input}"))?;
+        dims[axis + 2] =
+            size.ok_or_else(|| format!("the window ({window}) is larger than the padded input {input}"))?;
     }
     Ok(Shape::new(dims))
 }
 
 /// For every element of a pooling result: the positions in the input of the taps inside it.
-pub fn evaluate_pool(window: &Window, input: &Shape, result: &Shape, mut f: impl FnMut(&[usize], &[usize]) -> i32) -> Vec<i32> {
+pub fn evaluate_pool(
+    window: &Window,
+    input: &Shape,
+    result: &Shape,
+    mut f: impl FnMut(&[usize], &[usize]) -> i32,
+) -> Vec<i32> {
     let strides = input.strides();
     (0..result.len())
         .map(|flat| {
@@ -55,8 +61,10 @@ pub fn evaluate_pool(window: &Window, input: &Shape, result: &Shape, mut f: impl
             let mut positions = vec![index[0] * strides[0] + index[1] * strides[1]];
             for axis in 0..window.rank() {
                 let taps = window.taps_at(axis, index[axis + 2], input.dims()[axis + 2]);
-                let at = |tap: usize| (taps.start + (tap * window.dilation[axis]) as isize) as usize * strides[axis + 2];
-                positions = positions.iter().flat_map(|&p| (taps.first..taps.end).map(move |tap| p + at(tap))).collect();
+                let at =
+                    |tap: usize| (taps.start + (tap * window.dilation[axis]) as isize) as usize * strides[axis + 2];
+                positions =
+                    positions.iter().flat_map(|&p| (taps.first..taps.end).map(move |tap| p + at(tap))).collect();
             }
             f(&index, &positions)
         })

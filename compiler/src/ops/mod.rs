@@ -29,7 +29,7 @@ pub mod weighted;
 use std::fmt;
 
 use crate::diag::Diagnostic;
-use crate::ir::{Interval, Operator, Params, QuantType, RealClamp, Shape};
+use crate::ir::{Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
 /// An operator of the float graph.
 pub trait FloatOperator: fmt::Debug {
@@ -73,6 +73,10 @@ pub trait QuantOperator: fmt::Debug {
     fn describe(&self) -> String {
         String::new()
     }
+    /// What the layer computes, for the comment above its emitted function: no number that follows from weights.
+    fn formula(&self) -> String {
+        self.describe()
+    }
     /// All values the accumulator can take.
     fn accumulator(&self) -> Option<Interval> {
         None
@@ -109,7 +113,10 @@ impl Site<'_> {
     /// Scale and zero point of an operand.
     pub fn operand_params(&self, port: usize) -> Result<Params, Problem> {
         let params = self.operands.get(port).and_then(|operand| operand.params());
-        params.ok_or_else(|| Problem::unsupported("an operand holds positions (from ArgMax), not real numbers"))
+        params.ok_or_else(|| {
+            Problem::unsupported("an operand holds positions (from ArgMax), not real numbers")
+                .help("make the positions an output of the model, and compute what follows in the application")
+        })
     }
 
     /// Scale and zero point of the result.
@@ -199,7 +206,9 @@ macro_rules! ops {
 }
 
 ops!(
-    FloatOperator, FloatOp, "An operator on real numbers, with ONNX's meaning.",
+    FloatOperator,
+    FloatOp,
+    "An operator on real numbers, with ONNX's meaning.",
     Input(input::Input),
     Constant(constant::Constant),
     Conv(conv::Conv),
@@ -221,7 +230,9 @@ ops!(
 );
 
 ops!(
-    QuantOperator, QuantOp, "An operator on integers, with the meaning the numeric contract gives it.",
+    QuantOperator,
+    QuantOp,
+    "An operator on integers, with the meaning the numeric contract gives it.",
     Input(input::QInput),
     Constant(constant::QConstant),
     Conv(conv::QConv),
@@ -241,6 +252,18 @@ ops!(
     Transpose(transpose::QTranspose),
     Reshape(reshape::QReshape),
 );
+
+impl Stage for Float {
+    type Op = FloatOp;
+    type Value = Shape;
+    const NAME: &'static str = "float";
+}
+
+impl Stage for Quant {
+    type Op = QuantOp;
+    type Value = QuantType;
+    const NAME: &'static str = "quant";
+}
 
 impl Operator<Shape> for FloatOp {
     fn kind(&self) -> &'static str {

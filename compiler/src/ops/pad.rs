@@ -58,17 +58,30 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
     };
     let pads = pads.filter(|pads| pads.len() == 2 * axes.len());
     let Some(pads) = pads else { return Err(cx.invalid(format!("its pads do not fit the axes of {shape}"))) };
+    if pads.iter().any(|pad| pad.unsigned_abs() > Shape::MAX_ELEMENTS as u64) {
+        return Err(cx.unsupported(format!("its pads are {pads:?}"), "give smaller numbers"));
+    }
     let mode = match cx.string_or("mode", "constant")?.as_str() {
         "constant" => PadMode::Constant(value),
         "reflect" => PadMode::Reflect,
         "edge" => PadMode::Edge,
         "wrap" => PadMode::Wrap,
-        other => return Err(cx.unsupported(format!("mode `{other}`"), "modes constant, reflect, edge and wrap are supported")),
+        other => {
+            return Err(
+                cx.unsupported(format!("mode `{other}`"), "modes constant, reflect, edge and wrap are supported")
+            );
+        }
     };
     finish(cx, x, &axes, &pads, mode)
 }
 
-fn finish(cx: &mut NodeImport, x: crate::ir::NodeId, axes: &[usize], pads: &[i64], mode: PadMode<f32>) -> diag::Result<()> {
+fn finish(
+    cx: &mut NodeImport,
+    x: crate::ir::NodeId,
+    axes: &[usize],
+    pads: &[i64],
+    mode: PadMode<f32>,
+) -> diag::Result<()> {
     let shape = cx.shape(x);
     let mut pad = Pad { before: vec![0; shape.rank()], after: vec![0; shape.rank()], mode };
     let mut cut = super::slice::Slice::whole(&shape);
@@ -88,9 +101,16 @@ fn finish(cx: &mut NodeImport, x: crate::ir::NodeId, axes: &[usize], pads: &[i64
 }
 
 impl Pad {
-    /// The constant that is added; 0 in the other modes.
+    /// Whether infinity is added, or what exporters write for it.
+    pub fn is_endless(&self) -> bool {
+        matches!(self.mode, PadMode::Constant(value) if value.abs() >= f32::MAX)
+    }
+
+    /// The constant that is added and has to be within the range of the result. 0 in the other modes, and where the
+    /// constant stands for infinity: that is as good as the largest or smallest value of any range.
     pub fn fill(&self) -> f32 {
         match self.mode {
+            PadMode::Constant(_) if self.is_endless() => 0.0,
             PadMode::Constant(value) => value,
             PadMode::Reflect | PadMode::Edge | PadMode::Wrap => 0.0,
         }
@@ -120,7 +140,9 @@ fn infer(operand: &Shape, before: &[usize], after: &[usize]) -> Result<Shape, St
     if operand.rank() != before.len() || operand.rank() != after.len() {
         return Err(format!("{} amounts for {operand}", before.len()));
     }
-    Ok(Shape::new((0..operand.rank()).map(|axis| before[axis] + operand.dims()[axis] + after[axis]).collect::<Vec<_>>()))
+    Ok(Shape::new(
+        (0..operand.rank()).map(|axis| before[axis] + operand.dims()[axis] + after[axis]).collect::<Vec<_>>(),
+    ))
 }
 
 impl FloatOperator for Pad {
@@ -135,7 +157,7 @@ impl FloatOperator for Pad {
     /// A constant other than 0 may lie outside of the operand's range; then `quantize` requantizes the operand.
     fn params_rule(&self) -> ParamsRule {
         match self.mode {
-            PadMode::Constant(value) if value != 0.0 => ParamsRule::Own,
+            PadMode::Constant(_) if self.fill() != 0.0 => ParamsRule::Own,
             _ => ParamsRule::SameAsOperand,
         }
     }
@@ -153,7 +175,7 @@ impl FloatOperator for Pad {
     }
 
     fn describe(&self) -> String {
-        format!("{:?}..{:?} {:?}", self.before, self.after, self.mode)
+        format!("before {:?}, after {:?}, {:?}", self.before, self.after, self.mode)
     }
 }
 
@@ -184,6 +206,6 @@ impl QuantOperator for QPad {
     }
 
     fn describe(&self) -> String {
-        format!("{:?}..{:?} {:?}", self.before, self.after, self.mode)
+        format!("before {:?}, after {:?}, {:?}", self.before, self.after, self.mode)
     }
 }

@@ -69,7 +69,10 @@ pub fn import_slice(cx: &mut NodeImport) -> diag::Result<()> {
         let axis = cx.axis(axis, shape.rank())?;
         let range = resolve(starts[i], ends[i], steps[i], shape.dims()[axis]);
         let Some((start, size)) = range else {
-            return Err(cx.invalid(format!("axis {axis} of {shape} is cut to nothing by {}:{}:{}", starts[i], ends[i], steps[i])));
+            return Err(cx.invalid(format!(
+                "axis {axis} of {shape} is cut to nothing by {}:{}:{}",
+                starts[i], ends[i], steps[i]
+            )));
         };
         (slice.start[axis], slice.size[axis], slice.step[axis]) = (start, size, steps[i] as isize);
     }
@@ -108,7 +111,9 @@ pub fn import_split(cx: &mut NodeImport) -> diag::Result<()> {
         Some(sizes) => sizes.iter().map(|&size| size.max(0) as usize).collect(),
         None => (0..parts).map(|part| chunk.min(shape.dims()[axis].saturating_sub(part * chunk))).collect(),
     };
-    if sizes.len() != parts || sizes.iter().sum::<usize>() != shape.dims()[axis] {
+    if sizes.len() != parts
+        || sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(shape.dims()[axis])
+    {
         return Err(cx.invalid(format!("parts of {sizes:?} do not make up axis {axis} of {shape}")));
     }
     let mut start = 0;
@@ -177,7 +182,10 @@ impl FloatOperator for Slice {
 
     fn describe(&self) -> String {
         let axes: Vec<String> = (0..self.start.len())
-            .map(|axis| format!("{}+{}*{}", self.start[axis], self.size[axis], self.step[axis]))
+            .map(|axis| match self.step[axis] {
+                1 => format!("{} from {}", self.size[axis], self.start[axis]),
+                step => format!("{} from {} step {step}", self.size[axis], self.start[axis]),
+            })
             .collect();
         axes.join(", ")
     }

@@ -56,7 +56,13 @@ impl UnaryFn {
     pub fn apply(&self, x: f64) -> f64 {
         match self {
             UnaryFn::Clamp(clamp) => x.max(f64::from(clamp.lo)).min(f64::from(clamp.hi)),
-            UnaryFn::LeakyRelu { slope } => if x >= 0.0 { x } else { f64::from(*slope) * x },
+            UnaryFn::LeakyRelu { slope } => {
+                if x >= 0.0 {
+                    x
+                } else {
+                    f64::from(*slope) * x
+                }
+            }
             UnaryFn::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             UnaryFn::Tanh => x.tanh(),
             UnaryFn::HardSigmoid { alpha, beta } => (f64::from(*alpha) * x + f64::from(*beta)).clamp(0.0, 1.0),

@@ -45,18 +45,33 @@ impl Weighted {
     /// Quantizes real weights (row-major, one row for each bias), symmetric, one scale for each row.
     ///
     /// Errors: a sum that 32 bits may not hold; a multiplier out of reach.
-    pub fn quantize(weights: &[f32], bias: &[f32], input: Params, output: Params, clamp: Clamp) -> Result<Self, Problem> {
+    pub fn quantize(
+        weights: &[f32],
+        bias: &[f32],
+        input: Params,
+        output: Params,
+        clamp: Clamp,
+    ) -> Result<Self, Problem> {
         let row_len = weights.len() / bias.len().max(1);
         let mut quantized = Vec::with_capacity(weights.len());
         let mut channels = Vec::with_capacity(bias.len());
         for (channel_idx, &bias) in bias.iter().enumerate() {
             let row = &weights[channel_idx * row_len..][..row_len];
-            let (row, channel) = quantize_row(row, bias, input, output)
-                .map_err(|problem| Problem { message: format!("output channel {channel_idx}: {}", problem.message), ..problem })?;
+            let (row, channel) = quantize_row(row, bias, input, output).map_err(|problem| Problem {
+                message: format!("output channel {channel_idx}: {}", problem.message),
+                ..problem
+            })?;
             quantized.extend(row);
             channels.push(channel);
         }
-        Ok(Weighted { weights: quantized, channels, input_zero: input.zero_point, output_zero: output.zero_point, clamp })
+        check_products(&channels, row_len)?;
+        Ok(Weighted {
+            weights: quantized,
+            channels,
+            input_zero: input.zero_point,
+            output_zero: output.zero_point,
+            clamp,
+        })
     }
 
     /// Weights of one output channel.
@@ -75,10 +90,20 @@ impl Weighted {
         self.clamp.apply(self.output_zero + self.channels[channel_idx].multiplier.apply(acc))
     }
 
+    /// The step from accumulator to result, for people.
+    pub fn formula(&self) -> String {
+        let Clamp { lo, hi } = self.clamp;
+        format!(
+            "x is {} at zero; y = clamp({} + ((acc * multiplier[c] + 2^30) >> 31), {lo}, {hi})",
+            self.input_zero, self.output_zero
+        )
+    }
+
     /// One line for listings.
     pub fn describe(&self) -> String {
         let bound = self.accumulator().map_or(String::new(), |b| format!(", acc {}..={}", b.lo, b.hi));
-        let first = self.channels.first().map_or(String::new(), |c| format!("bias {} multiplier {}", c.bias, c.multiplier));
+        let first =
+            self.channels.first().map_or(String::new(), |c| format!("bias {} multiplier {}", c.bias, c.multiplier));
         format!(
             "{} channels (first: {first}), weights {} hash {:016x}, x{:+}, y{:+} clamp {}{bound}",
             self.channels.len(),
@@ -123,12 +148,7 @@ fn weight_scale(row: &[f32], bias: f32, s_in: f64) -> Option<Scale> {
 fn constant_channel(bias: f32, s_out: f64) -> Channel {
     // The result saturates far below this, so nothing is lost.
     let steps = round_half_even(f64::from(bias) / s_out).clamp(-1_000_000, 1_000_000) as i32;
-    Channel {
-        bias: 2 * steps,
-        multiplier: Multiplier::half(),
-        bound: Interval::point(2 * steps),
-        weight_scale: 0.0,
-    }
+    Channel { bias: 2 * steps, multiplier: Multiplier::half(), bound: Interval::point(2 * steps), weight_scale: 0.0 }
 }
 
 fn accumulator_bound(weights: &[i8], bias: i64, input_zero: i32) -> Interval {
@@ -142,15 +162,29 @@ fn accumulator_bound(weights: &[i8], bias: i64, input_zero: i32) -> Interval {
     Interval::new(min, max)
 }
 
-/// Also covers every partial sum, and the form with the zero point folded into the bias.
+/// Also covers every partial sum, and the form with the zero point folded into the bias. Counts every weight as the
+/// largest, as the checker of the emitted loops does, which knows a table only by its smallest and largest value.
 fn check_accumulator(weights: &[i8], bias: i64, bound: Interval) -> Result<(), Problem> {
-    let folded: i64 = bias.abs() + weights.iter().map(|&w| i64::from(w).abs() * 256).sum::<i64>();
-    if fits_i32(bound) && folded <= i64::from(i32::MAX) {
+    let most = most_magnitude(weights.len(), bias);
+    if fits_i32(bound) && most <= i64::from(i32::MAX) {
         return Ok(());
     }
-    let message = format!("the sum of {} products can reach {}..={}, more than 32 bits hold", weights.len(), bound.lo, bound.hi);
+    let message = format!("a sum of {} products and a bias can reach {most}, more than 32 bits hold", weights.len());
     Err(Problem { code: Code::AccumulatorOverflow, message, help: None }
-        .help("split the layer: fewer input channels or a smaller kernel for each sum"))
+        .help("split the layer: fewer input channels or a smaller kernel for each sum, then add the parts"))
+}
+
+fn most_magnitude(products: usize, bias: i64) -> i64 {
+    bias.abs() + products as i64 * WEIGHT_MAX * 256
+}
+
+/// Any accumulator times any multiplier fits 64 bits: emitted loops over channels are checked as a whole.
+fn check_products(channels: &[Channel], products: usize) -> Result<(), Problem> {
+    let accumulator =
+        channels.iter().map(|channel| most_magnitude(products, i64::from(channel.bias))).max().unwrap_or(0);
+    let factor = |multiplier: Multiplier| i128::from(multiplier.mantissa()) << multiplier.left_shift();
+    let largest = channels.iter().map(|channel| factor(channel.multiplier)).max().unwrap_or(0);
+    if i128::from(accumulator) * largest < i128::from(i64::MAX / 2) { Ok(()) } else { Err(too_narrow()) }
 }
 
 pub(super) fn too_narrow() -> Problem {

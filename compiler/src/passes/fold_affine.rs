@@ -34,12 +34,14 @@ impl Map {
             FloatOp::Affine(Affine { scale, shift, axis, clamp }) => {
                 Some(Map { scale: scale.clone(), shift: shift.clone(), axis: Some(*axis), clamp: *clamp })
             }
-            FloatOp::Unary(unary) => match unary.chain[..] {
-                [UnaryFn::Linear { scale, shift }] => {
-                    Some(Map { scale: vec![scale], shift: vec![shift], axis: None, clamp: RealClamp::NONE })
-                }
-                _ => None,
-            },
+            FloatOp::Unary(unary) => {
+                let (scale, shift) =
+                    unary.chain.iter().try_fold((1.0, 0.0), |(scale, shift), function| match function {
+                        UnaryFn::Linear { scale: a, shift: b } => Some((scale * a, shift * a + b)),
+                        _ => None,
+                    })?;
+                Some(Map { scale: vec![scale], shift: vec![shift], axis: None, clamp: RealClamp::NONE })
+            }
             _ => None,
         }
     }
@@ -114,6 +116,10 @@ fn into_consumer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
             let axis = input.rank() - 1;
             let map = foldable(map.along(axis, input.dims()[axis])?)?;
             scale_rows(&mut linear.weights.data, &mut linear.bias, 1, &map, |_, i| i);
+        }
+        FloatOp::Affine(affine) => {
+            let map = map.along(affine.axis, affine.scale.len())?;
+            scale_rows(&mut affine.scale, &mut affine.shift, 1, &map, |c, _| c);
         }
         _ => return None,
     }

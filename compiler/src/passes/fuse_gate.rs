@@ -29,6 +29,6 @@ fn fuse(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     graph.remove(gate);
     let node = graph.node_mut(id);
     node.op = Unary { chain }.into();
-    node.origin.splice(0..0, origin);
+    node.origin = super::joined(origin, std::mem::take(&mut node.origin));
     Some(())
 }

@@ -72,5 +72,5 @@ fn never_wins(graph: &Graph<Float>, pad_id: NodeId, value: f32) -> bool {
         FloatOp::Unary(unary) => unary.as_clamp().map(|clamp| clamp.lo),
         other => other.clamp_mut().map(|clamp| clamp.lo),
     };
-    value == f32::NEG_INFINITY || lowest.is_some_and(|lowest| value <= lowest)
+    value <= f32::MIN || lowest.is_some_and(|lowest| value <= lowest)
 }

@@ -17,7 +17,8 @@ fn hoist(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     if matches!(graph.node(source).op, FloatOp::Input(_) | FloatOp::Constant(_)) {
         return None;
     }
-    let hoisted = hoisted(&graph.node(id).op, &graph.node(moving).op, &graph.node(source).value, &graph.node(id).value)?;
+    let hoisted =
+        hoisted(&graph.node(id).op, &graph.node(moving).op, &graph.node(source).value, &graph.node(id).value)?;
     let (move_op, shape) = (graph.node(moving).op.clone(), graph.node(source).value.clone());
     let behind = graph.node_mut(id);
     behind.op = move_op;

@@ -13,7 +13,9 @@ pub fn run(graph: &mut Graph<Float>) -> bool {
 
 fn merge(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     let before = sole_operand(graph, id)?;
-    let (FloatOp::Unary(first), FloatOp::Unary(second)) = (&graph.node(before).op, &graph.node(id).op) else { return None };
+    let (FloatOp::Unary(first), FloatOp::Unary(second)) = (&graph.node(before).op, &graph.node(id).op) else {
+        return None;
+    };
     let chain = first.chain.iter().chain(&second.chain).cloned().collect();
     graph.node_mut(id).op = Unary { chain }.into();
     absorb_producer(graph, before, id);

@@ -11,7 +11,7 @@ mod hoist_elementwise;
 mod merge_unary;
 
 use crate::diag::{self, Diagnostic};
-use crate::ir::{Checked, Float, Graph, NodeId};
+use crate::ir::{Checked, Float, Graph, NodeId, Origin};
 
 /// A rewrite and its name. It returns whether it changed anything.
 pub struct Pass {
@@ -60,7 +60,7 @@ fn absorb_consumer(graph: &mut Graph<Float>, producer: NodeId, consumer: NodeId)
     node.name = last.name;
     node.observed = last.observed;
     node.value = last.value;
-    node.origin.extend(last.origin);
+    node.origin = joined(std::mem::take(&mut node.origin), last.origin);
 }
 
 /// `consumer` now computes what `producer` did, of which it is the only user: it takes over the operands.
@@ -70,7 +70,13 @@ fn absorb_producer(graph: &mut Graph<Float>, producer: NodeId, consumer: NodeId)
     graph.set_operands(consumer, &operands);
     graph.remove(producer);
     let node = graph.node_mut(consumer);
-    node.origin.splice(0..0, origin);
+    node.origin = joined(origin, std::mem::take(&mut node.origin));
+}
+
+/// The ONNX nodes of two nodes that become one; an ONNX node that became several of ours counts once.
+fn joined(first: Vec<Origin>, second: Vec<Origin>) -> Vec<Origin> {
+    let new: Vec<Origin> = second.into_iter().filter(|origin| !first.contains(origin)).collect();
+    first.into_iter().chain(new).collect()
 }
 
 /// The operand of a node with one operand, if that node is the operand's only use.

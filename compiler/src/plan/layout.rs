@@ -73,7 +73,8 @@ impl Layouter<'_> {
         if let Some(view) = self.plan.tensor(operand).view.reshaped(shape) {
             return self.alias(operand, node, view);
         }
-        let copied = self.copied(operand, View::row_major(&self.plan.tensor(operand).ty.shape.clone()), Place::Arena(0));
+        let copied =
+            self.copied(operand, View::row_major(&self.plan.tensor(operand).ty.shape.clone()), Place::Arena(0));
         self.alias(copied, node, View::row_major(shape))
     }
 
@@ -149,7 +150,9 @@ impl Layouter<'_> {
             let moves = matches!(self.graph.node(consumer).op, QuantOp::Transpose(_) | QuantOp::Reshape(_));
             let (output, order) = if moves { self.destination(consumer)? } else { return None };
             match &self.graph.node(consumer).op {
-                QuantOp::Transpose(transpose) => Some((output, order.iter().map(|&axis| transpose.order[axis]).collect())),
+                QuantOp::Transpose(transpose) => {
+                    Some((output, order.iter().map(|&axis| transpose.order[axis]).collect()))
+                }
                 _ => order.iter().copied().eq(0..order.len()).then(|| (output, (0..rank).collect())),
             }
         })
@@ -179,12 +182,16 @@ impl Layouter<'_> {
     /// The operand whose buffer the result may take over: it is not needed any more, and every element is read
     /// before the result's element is written in its place.
     fn in_place(&self, node: &Node<Quant>, operands: &[TensorId]) -> Option<usize> {
-        if !matches!(node.op, QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)) {
+        if !matches!(
+            node.op,
+            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)
+        ) {
             return None;
         }
         (0..operands.len()).find(|&port| {
             let tensor = self.plan.tensor(operands[port]);
-            let shared = |other: &TensorId| *other != operands[port] && self.plan.tensor(*other).buffer == tensor.buffer;
+            let shared =
+                |other: &TensorId| *other != operands[port] && self.plan.tensor(*other).buffer == tensor.buffer;
             tensor.ty.shape == node.value.shape
                 && tensor.ty.dtype == node.value.dtype
                 && matches!(self.plan.buffers[tensor.buffer].place, Place::Arena(_))
@@ -204,7 +211,8 @@ impl Layouter<'_> {
             }
             QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => first.view.clone(),
             QuantOp::Add(_) | QuantOp::Mul(_) => {
-                let same = operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
+                let same =
+                    operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
                 same.map_or_else(|| View::row_major(shape), |tensor| tensor.view.clone())
             }
             QuantOp::Mean(mean) if !mean.keep_dims => {
@@ -212,9 +220,12 @@ impl Layouter<'_> {
                 let order = first.view.order().into_iter().filter_map(|axis| kept.iter().position(|&k| k == axis));
                 View::dense(shape, &order.collect::<Vec<_>>())
             }
-            QuantOp::MaxPool(_) | QuantOp::AveragePool(_) | QuantOp::Mean(_) | QuantOp::Concat(_) | QuantOp::Slice(_) | QuantOp::Pad(_) => {
-                View::dense(shape, &first.view.order())
-            }
+            QuantOp::MaxPool(_)
+            | QuantOp::AveragePool(_)
+            | QuantOp::Mean(_)
+            | QuantOp::Concat(_)
+            | QuantOp::Slice(_)
+            | QuantOp::Pad(_) => View::dense(shape, &first.view.order()),
             QuantOp::Linear(_) | QuantOp::ArgMax(_) => View::row_major(shape),
             QuantOp::Input(_) | QuantOp::Constant(_) | QuantOp::Transpose(_) | QuantOp::Reshape(_) => {
                 unreachable!("these are no layers")
@@ -227,18 +238,22 @@ impl Layouter<'_> {
             return operands;
         }
         let rank = self.plan.tensor(result).ty.shape.rank();
-        let target = self.plan.tensor(result).view.clone();
-        operands
-            .into_iter()
-            .map(|operand| {
-                let tensor = self.plan.tensor(operand);
-                if nest(&[&tensor.view.extended(rank), &target]).is_some() {
-                    return operand;
-                }
-                let view = View::row_major(&tensor.ty.shape.clone());
-                self.copied(operand, view, Place::Arena(0))
-            })
-            .collect()
+        // Each operand has to fit those before it, too: two can split an axis in different ways.
+        let mut views = vec![self.plan.tensor(result).view.clone()];
+        let mut fitting = vec![];
+        for operand in operands {
+            let tensor = self.plan.tensor(operand);
+            views.push(tensor.view.extended(rank));
+            if nest(&views.iter().collect::<Vec<_>>()).is_some() {
+                fitting.push(operand);
+                continue;
+            }
+            let view = View::row_major(&tensor.ty.shape.clone());
+            views.pop();
+            views.push(view.extended(rank));
+            fitting.push(self.copied(operand, view, Place::Arena(0)));
+        }
+        fitting
     }
 
     fn add_outputs(&mut self) {

@@ -26,6 +26,9 @@ pub const ALIGNMENT: usize = 4;
 /// Orders tried beyond the obvious ones while the lower bound is not met.
 const SEARCH_STEPS: usize = 2000;
 
+/// What buffers are sorted by before they are placed.
+type Key = fn(&Lifetime) -> (usize, usize);
+
 impl Lifetime {
     fn overlaps(&self, other: &Lifetime) -> bool {
         self.first <= other.last && other.first <= self.last
@@ -39,7 +42,10 @@ pub fn lower_bound(buffers: &[Lifetime]) -> (usize, usize) {
         let live = buffers.iter().filter(|buffer| (buffer.first..=buffer.last).contains(&layer));
         live.map(|buffer| buffer.bytes.next_multiple_of(ALIGNMENT)).sum::<usize>()
     };
-    (0..layers).map(|layer| (live(layer), layer)).max_by_key(|&(bytes, layer)| (bytes, std::cmp::Reverse(layer))).unwrap_or((0, 0))
+    (0..layers)
+        .map(|layer| (live(layer), layer))
+        .max_by_key(|&(bytes, layer)| (bytes, std::cmp::Reverse(layer)))
+        .unwrap_or((0, 0))
 }
 
 /// Places all buffers: first fit in several orders, then a deterministic search while it is above the lower bound.
@@ -47,7 +53,7 @@ pub fn place(buffers: &[Lifetime]) -> Placement {
     let (bound, _) = lower_bound(buffers);
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     let mut best: Option<(Placement, Vec<usize>)> = None;
-    let keys: [fn(&Lifetime) -> (usize, usize); 3] = [
+    let keys: [Key; 3] = [
         |b| (usize::MAX - b.bytes, b.first),
         |b| (usize::MAX - b.bytes * (b.last - b.first + 1), b.first),
         |b| (b.first, usize::MAX - b.bytes),

@@ -207,7 +207,11 @@ fn check_order(plan: &Plan) -> Result<(), String> {
         plan.buffers.iter().map(|buffer| matches!(buffer.place, Place::Input(_) | Place::Constant(_))).collect();
     for layer in &plan.layers {
         if let Some(unwritten) = layer.operands.iter().find(|id| !written[plan.tensor(**id).buffer]) {
-            return Err(format!("layer `{}` reads `{}` before it is written", layer.name, plan.tensor(*unwritten).name));
+            return Err(format!(
+                "layer `{}` reads `{}` before it is written",
+                layer.name,
+                plan.tensor(*unwritten).name
+            ));
         }
         let result = plan.tensor(layer.result).buffer;
         if matches!(plan.buffers[result].place, Place::Input(_) | Place::Constant(_)) {
@@ -221,12 +225,18 @@ fn check_order(plan: &Plan) -> Result<(), String> {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "arena {} bytes, lower bound {} at layer {}", self.arena.bytes, self.arena.lower_bound, self.arena.peak_layer)?;
+        writeln!(
+            f,
+            "arena {} bytes, lower bound {} at layer {}",
+            self.arena.bytes, self.arena.lower_bound, self.arena.peak_layer
+        )?;
         for (layer_idx, layer) in self.layers.iter().enumerate() {
             let place = |id: &TensorId| match self.place(*id) {
                 Place::Input(index) => format!("input_{index}"),
                 Place::Output(index) => format!("output_{index}"),
-                Place::Arena(offset) => format!("arena[{offset}..{}]", offset + self.buffers[self.tensor(*id).buffer].bytes),
+                Place::Arena(offset) => {
+                    format!("arena[{offset}..{}]", offset + self.buffers[self.tensor(*id).buffer].bytes)
+                }
                 Place::Constant(_) => "constant".to_owned(),
             };
             let operand = |id: &TensorId| {

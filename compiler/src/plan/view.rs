@@ -118,8 +118,8 @@ fn take_factors(factors: &mut Vec<Factor>, size: usize) -> Option<Vec<Factor>> {
     while missing > 1 {
         let next = factors.pop()?;
         let outer = match next.extent {
-            extent if missing % extent == 0 => next,
-            extent if extent % missing == 0 => {
+            extent if missing.is_multiple_of(extent) => next,
+            extent if extent.is_multiple_of(missing) => {
                 let inner = extent / missing;
                 factors.push(Factor { extent: inner, stride: next.stride });
                 Factor { extent: missing, stride: next.stride * inner }

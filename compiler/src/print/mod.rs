@@ -1,11 +1,51 @@
 //! Printers: programs as source text. They print loops; they do not know what a convolution is.
 
 pub mod c;
+mod common;
+pub mod rust;
 
 use std::collections::BTreeMap;
 
+use crate::program::{CheckedProgram, Program};
+
 /// The emitted files: name and text. Somebody else writes them to disk.
 pub type Bundle = BTreeMap<String, String>;
+
+/// The language of the emitted code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// C99.
+    #[default]
+    C,
+    /// Rust 2021, `no_std`.
+    Rust,
+}
+
+impl Language {
+    /// As it stands on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Language::C => "c",
+            Language::Rust => "rust",
+        }
+    }
+
+    /// The name of the function that computes a layer.
+    pub fn function_name(self, program: &Program, function: &str) -> String {
+        match self {
+            Language::C => format!("{}_{function}", program.name),
+            Language::Rust => rust::function_name(function),
+        }
+    }
+
+    /// The files of a program.
+    pub fn print(self, program: &CheckedProgram, interface: &Interface) -> Bundle {
+        match self {
+            Language::C => c::print(program, interface),
+            Language::Rust => rust::print(program, interface),
+        }
+    }
+}
 
 /// Who owns the working memory of the emitted code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,4 +92,13 @@ pub struct Interface {
     pub outputs: Vec<TensorInfo>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Whether Rust code has functions that convert between real numbers and the model's integers.
+    pub float_helpers: bool,
+}
+
+impl Interface {
+    /// Who made the files: the first line of their provenance.
+    pub fn generator(&self) -> String {
+        self.provenance.first().cloned().unwrap_or_default()
+    }
 }

@@ -12,8 +12,7 @@ pub struct FunctionBuilder {
 impl FunctionBuilder {
     /// An empty function.
     pub fn new(name: impl Into<String>, doc: Vec<String>) -> Self {
-        let function =
-            Function { name: name.into(), doc, params: vec![], vars: vec![], regs: vec![], body: vec![] };
+        let function = Function { name: name.into(), doc, params: vec![], vars: vec![], regs: vec![], body: vec![] };
         FunctionBuilder { function, blocks: vec![vec![]] }
     }
 
@@ -35,7 +34,6 @@ impl FunctionBuilder {
     }
 
     /// The taps of a window that fall inside an axis; see [`Stmt::Taps`]. The body gets `tap` and `at`.
-    #[expect(clippy::too_many_arguments, reason = "the fields of `Stmt::Taps`, in its order")]
     pub fn taps(
         &mut self,
         (tap, at): (&str, &str),

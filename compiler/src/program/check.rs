@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{
-    Access, Affine, Arg, Blob, Buffer, Call, Elem, Expr, Function, Index, Interval, Program, Reg, Signature, Stmt, Type, Var,
+    Access, Affine, Arg, Blob, Buffer, Call, Elem, Expr, Function, Index, Interval, Program, Reg, Signature, Stmt,
+    Type, Var,
 };
 
 /// A program in which nothing is wrong. Interpreter and printers take this.
@@ -159,7 +160,10 @@ impl Checker<'_> {
                     return Err(format!("dilation {dilation}"));
                 }
                 let start = self.affine(start)?;
-                let reach = Interval::new(start.lo, start.hi + i128::from(*count) * i128::from(*dilation) + i128::from(*extent));
+                let reach = Interval::new(
+                    start.lo,
+                    start.hi + i128::from(*count) * i128::from(*dilation) + i128::from(*extent),
+                );
                 within(reach, Type::I32, "the position of a window")?;
                 self.looped(&[(*tap, taps), (*at, positions)], *count, body)
             }
@@ -183,7 +187,8 @@ impl Checker<'_> {
                 let value = self.typed(value, self.reg_type(*reg)?)?;
                 let Mutable { interval, depth, .. } = self.mutable(*reg)?;
                 let trips: i128 = self.trips[depth..].iter().product();
-                let reach = Interval::new(interval.lo + (value.lo * trips).min(0), interval.hi + (value.hi * trips).max(0));
+                let reach =
+                    Interval::new(interval.lo + (value.lo * trips).min(0), interval.hi + (value.hi * trips).max(0));
                 self.widen(*reg, reach)
             }
             Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
@@ -322,7 +327,12 @@ impl Checker<'_> {
         mutable.or_else(|| self.lets.get(&reg).copied()).ok_or_else(|| format!("register {} is not in scope", reg.0))
     }
 
-    fn binary(&self, a: &Expr, b: &Expr, combine: impl Fn(Interval, Interval) -> Interval) -> Checked<(Type, Interval)> {
+    fn binary(
+        &self,
+        a: &Expr,
+        b: &Expr,
+        combine: impl Fn(Interval, Interval) -> Interval,
+    ) -> Checked<(Type, Interval)> {
         let (ty, a) = self.expr(a)?;
         let b = self.typed(b, ty)?;
         Ok((ty, combine(a, b)))
@@ -413,7 +423,8 @@ fn check_calls(program: &Program) -> Checked<()> {
     let mut written = BTreeSet::new();
     for call in &program.calls {
         let function = program.functions.get(call.function).ok_or("a call of no function")?;
-        check_call(program, function, call, &mut written).map_err(|problem| format!("call of {}: {problem}", function.name))?;
+        check_call(program, function, call, &mut written)
+            .map_err(|problem| format!("call of {}: {problem}", function.name))?;
     }
     match (0..program.outputs.len()).find(|output| !written.contains(output)) {
         Some(output) => Err(format!("output {output} is never written")),

@@ -2,7 +2,8 @@
 //! claimed bound is verified, and memory of the arena that was never written must not be read.
 
 use super::{
-    Affine, Arg, Blob, Buffer, CheckedProgram, Cmp, Elem, Expr, Function, Index, Interval, Program, ProgramError, Reg, Stmt, Type,
+    Affine, Arg, Blob, Buffer, CheckedProgram, Cmp, Elem, Expr, Function, Index, Interval, Program, ProgramError, Reg,
+    Stmt, Type,
 };
 
 /// Runs the program: elements of every input, then elements of every output.
@@ -27,7 +28,9 @@ pub fn interpret(program: &CheckedProgram, inputs: &[Vec<i64>]) -> Result<Vec<Ve
         machine.block(&function.body).map_err(|problem| ProgramError(format!("{}: {problem}", function.name)))?;
     }
     let outputs = memory.outputs.into_iter().map(|output| output.into_iter().collect::<Option<Vec<i64>>>());
-    outputs.map(|output| output.ok_or_else(|| ProgramError("an element of an output is never written".to_owned()))).collect()
+    outputs
+        .map(|output| output.ok_or_else(|| ProgramError("an element of an output is never written".to_owned())))
+        .collect()
 }
 
 struct Memory {
@@ -157,7 +160,8 @@ impl Machine<'_> {
                 Arg::Arena(offset) => {
                     let elem = self.inside(param, at)?;
                     let start = offset + at * elem.bytes();
-                    let bytes: Option<Vec<u8>> = self.memory.arena[start..start + elem.bytes()].iter().copied().collect();
+                    let bytes: Option<Vec<u8>> =
+                        self.memory.arena[start..start + elem.bytes()].iter().copied().collect();
                     bytes.map(|bytes| decode(elem, &bytes))
                 }
             },

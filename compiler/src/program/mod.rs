@@ -42,7 +42,7 @@ pub enum Elem {
 /// A whole model as functions, constant data and a straight list of calls.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// Prefix of every symbol; a legal lower-case identifier.
+    /// Prefix of every symbol; a legal identifier.
     pub name: String,
     /// The caller's input buffers, in the model's order.
     pub inputs: Vec<Signature>,

@@ -73,7 +73,11 @@ impl Listing<'_> {
             }
             Stmt::Taps { tap, at, start, count, dilation, extent, body } => {
                 let (tap, at) = (&self.function.vars[tap.0], &self.function.vars[at.0]);
-                writeln!(f, "taps {tap} in 0..{count} with {at} = {} + {tap}*{dilation} in 0..{extent}", self.affine(start))?;
+                writeln!(
+                    f,
+                    "taps {tap} in 0..{count} with {at} = {} + {tap}*{dilation} in 0..{extent}",
+                    self.affine(start)
+                )?;
                 self.block(f, body, depth + 1)
             }
             Stmt::Let { reg, value } => writeln!(f, "let {} = {}", self.reg(*reg), self.expr(value)),

@@ -4,6 +4,7 @@
 //! A tensor whose range is too narrow for a scale becomes an exact constant.
 
 mod params;
+mod resolution;
 
 use std::collections::BTreeMap;
 
@@ -21,11 +22,13 @@ use params::Assignment;
 pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
     let mut problems = Diagnostics::default();
     let assignment = params::assign(graph, ranges, &mut problems);
-    let mut quantizer = Quantizer { source: graph, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
+    resolution::check(graph, ranges, &assignment, &mut problems);
+    let mut quantizer =
+        Quantizer { source: graph, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
     if !problems.has_errors() {
         for id in graph.topological() {
-            if let Err(diagnostic) = quantizer.add(id) {
-                problems.push(diagnostic);
+            if let Err(found) = quantizer.add(id) {
+                problems.extend(found);
                 if !quantizer.ids.contains_key(&id) {
                     quantizer.stand_in(id);
                 }
@@ -50,24 +53,30 @@ struct Quantizer<'a> {
 }
 
 impl Quantizer<'_> {
-    fn add(&mut self, id: NodeId) -> Result<(), Diagnostic> {
+    fn add(&mut self, id: NodeId) -> diag::Result<()> {
         let node = self.source.node(id);
         let value = self.value(id);
         let mut operands: Vec<NodeId> = self.source.operands(id).iter().map(|operand| self.ids[operand]).collect();
         if shares_params(&node.op) {
-            operands = operands.into_iter().map(|operand| self.requantized(operand, &value, &node.name)).collect::<Result<_, _>>()?;
+            operands = operands
+                .into_iter()
+                .map(|operand| self.requantized(operand, &value, &node.name))
+                .collect::<diag::Result<_>>()?;
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
         let site = Site { operands: types, result: &value };
         let op = match self.assignment[&id] {
             Assignment::Zero => zeros(&value),
-            Assignment::Params(_) | Assignment::Index => node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?,
+            Assignment::Params(_) | Assignment::Index => {
+                node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?
+            }
         };
         if matches!(op, QuantOp::Constant(_)) {
             operands.clear();
         }
         let is_input = matches!(op, QuantOp::Input(_));
-        let node = Node { name: node.name.clone(), observed: node.observed.clone(), origin: node.origin.clone(), op, value };
+        let node =
+            Node { name: node.name.clone(), observed: node.observed.clone(), origin: node.origin.clone(), op, value };
         let quantized = if is_input { self.result.add_input(node) } else { self.result.add(node, &operands) };
         self.ids.insert(id, quantized);
         Ok(())
@@ -83,11 +92,14 @@ impl Quantizer<'_> {
     }
 
     /// `operand` with the parameters of `wanted`: itself, or behind a table.
-    fn requantized(&mut self, operand: NodeId, wanted: &QuantType, consumer: &str) -> Result<NodeId, Diagnostic> {
+    fn requantized(&mut self, operand: NodeId, wanted: &QuantType, consumer: &str) -> diag::Result<NodeId> {
         let node = self.result.node(operand).clone();
+        if (node.value.encoding, wanted.encoding) == (Encoding::Index, Encoding::Index) {
+            return Ok(operand);
+        }
         let (Some(from), Some(to)) = (node.value.params(), wanted.params()) else {
             let problem = Problem::unsupported("positions (from ArgMax) cannot be joined with real numbers");
-            return Err(problem.at(consumer, &node.name));
+            return Err(problem.at(consumer, &node.name).into());
         };
         let name = format!("{}@{consumer}", node.name);
         if from == to || node.name == name {
@@ -95,7 +107,8 @@ impl Quantizer<'_> {
         }
         let known = self.result.consumers(operand).into_iter().find(|&id| self.result.node(id).name == name);
         let value = QuantType { encoding: wanted.encoding, ..node.value };
-        let table = Node { name, observed: node.observed, origin: node.origin, op: Table::new(from, to, |x| x).into(), value };
+        let table =
+            Node { name, observed: node.observed, origin: node.origin, op: Table::new(from, to, |x| x).into(), value };
         Ok(known.unwrap_or_else(|| self.result.add(table, &[operand])))
     }
 
@@ -126,10 +139,25 @@ fn zeros(value: &QuantType) -> QuantOp {
     QConstant { shape: value.shape.clone(), data: vec![zero; value.shape.len()] }.into()
 }
 
-/// The diagnostic for a tensor that is 0 in all samples.
-fn constant_warning(node: &Node<Float>) -> Diagnostic {
-    Diagnostic::warning(Code::ConstantTensor, "this tensor is 0 in every calibration sample; it becomes a constant")
-        .node(node.origin.last().map_or("", |origin| origin.node.as_str()))
-        .tensor(&node.name)
-        .help("check that the calibration data is what the model sees in use; give the tensor a range in the ranges file")
+/// What is said of a tensor without a usable range: it becomes the constant 0. A model with a constant input is of no
+/// use, so there it is an error.
+fn without_range(node: &Node<Float>, magnitude: f32) -> Diagnostic {
+    let is_input = matches!(node.op, FloatOp::Input(_));
+    let what = if is_input { "this input" } else { "this tensor" };
+    let (code, fact) = match magnitude {
+        0.0 => (Code::ConstantTensor, format!("{what} is 0 in every calibration sample")),
+        _ => (
+            Code::DegenerateRange,
+            format!("{what} never exceeds {magnitude:e} in the calibration samples: no step divides that"),
+        ),
+    };
+    let diagnostic = match is_input {
+        true => Diagnostic::error(code, fact).help("calibrate with samples like those the model sees in use; or give the input a range in the ranges file"),
+        false => Diagnostic::warning(code, format!("{fact}; it becomes the constant 0"))
+            .help("check that the calibration samples are what the model sees in use; or give the tensor a range in the ranges file"),
+    };
+    match node.origin.last() {
+        Some(origin) => diagnostic.node(&origin.node).tensor(&node.name),
+        None => diagnostic.tensor(&node.name),
+    }
 }

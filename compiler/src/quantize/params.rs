@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{constant_warning, shares_params};
+use super::{shares_params, without_range};
 use crate::calibrate::Ranges;
-use crate::diag::{Code, Diagnostic, Diagnostics};
-use crate::ir::{Checked, Float, Graph, NodeId, Params, Range};
+use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
+use crate::ir::{Checked, Float, Graph, Node, NodeId, Params, Range};
 use crate::ops::unary::apply_chain;
 use crate::ops::{FloatOp, ParamsRule};
 
@@ -23,22 +23,38 @@ pub enum Assignment {
 /// A range narrower than this holds nothing but rounding errors of zero.
 const DEGENERATE: f32 = 1e-30;
 
+/// So many tensors are named in one message.
+const NAMED_TENSORS: usize = 6;
+
 /// Points at which a function is sampled to find its range.
 const SAMPLES: u32 = 1024;
 
 /// Parameters of every node.
-pub fn assign(graph: &Checked<Graph<Float>>, ranges: &Ranges, problems: &mut Diagnostics) -> BTreeMap<NodeId, Assignment> {
+pub fn assign(
+    graph: &Checked<Graph<Float>>,
+    ranges: &Ranges,
+    problems: &mut Diagnostics,
+) -> BTreeMap<NodeId, Assignment> {
     let order = graph.topological();
-    let mut assigned = BTreeMap::new();
+    let (mut assigned, mut missing) = (BTreeMap::new(), vec![]);
     for &id in &order {
-        let assignment = match graph.node(id).op.params_rule() {
+        let node = graph.node(id);
+        let assignment = match node.op.params_rule() {
             ParamsRule::Fixed(params) => Assignment::Params(params),
             ParamsRule::Index => Assignment::Index,
             ParamsRule::SameAsOperand => assigned[&graph.operands(id)[0]],
-            ParamsRule::Own => own(graph, ranges, id, problems),
+            ParamsRule::Own => match (positions(graph, id, &assigned), range(graph, ranges, id)) {
+                (Some(assignment), _) => assignment,
+                (None, Some(range)) => own(node, range, problems),
+                (None, None) => {
+                    missing.push(node.observed.as_deref().unwrap_or(&node.name));
+                    Assignment::Zero
+                }
+            },
         };
         assigned.insert(id, assignment);
     }
+    problems.extend(missing_ranges(&missing));
     // Backwards, so that nested joins take over the parameters of the outermost.
     for &id in order.iter().rev().filter(|&&id| shares_params(&graph.node(id).op)) {
         let wanted = assigned[&id];
@@ -49,39 +65,38 @@ pub fn assign(graph: &Checked<Graph<Float>>, ranges: &Ranges, problems: &mut Dia
     assigned
 }
 
-fn own(graph: &Graph<Float>, ranges: &Ranges, id: NodeId, problems: &mut Diagnostics) -> Assignment {
-    let node = graph.node(id);
-    let Some(range) = range(graph, ranges, id) else {
-        let tensor = node.observed.as_deref().unwrap_or(&node.name);
-        problems.push(
-            Diagnostic::error(Code::MissingRange, "the ranges file has no entry for this tensor")
-                .tensor(tensor)
-                .help("calibrate this very model again: ptqc calibrate MODEL --calib DATA"),
-        );
-        return Assignment::Zero;
-    };
-    if range.magnitude() < DEGENERATE {
-        let constant = matches!(node.op, FloatOp::Constant(_));
-        let input = matches!(node.op, FloatOp::Input(_));
-        match (constant, input) {
-            (true, _) => {}
-            (_, true) => problems.push(
-                Diagnostic::error(Code::ConstantTensor, "this input is 0 in every calibration sample")
-                    .tensor(&node.name)
-                    .help("calibrate with samples like those the model sees in use"),
-            ),
-            (false, false) => problems.push(constant_warning(node)),
-        }
-        return if constant { Assignment::Params(Params::zero()) } else { Assignment::Zero };
+/// Positions (from ArgMax) can be joined with each other. No other operator takes them, which its quantization
+/// reports; until then the result is taken for a tensor of reals.
+fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assignment>) -> Option<Assignment> {
+    let operands = graph.operands(id);
+    let count = operands.iter().filter(|operand| assigned[operand] == Assignment::Index).count();
+    match &graph.node(id).op {
+        _ if count == 0 => None,
+        FloatOp::Concat(_) if count == operands.len() => Some(Assignment::Index),
+        _ => Some(Assignment::Params(Params::zero())),
     }
-    match Params::asymmetric_int8(range) {
+}
+
+/// One error for all tensors without a range: most often the file belongs to another model.
+fn missing_ranges(missing: &[&str]) -> Option<Diagnostic> {
+    let (first, more) = missing.split_first()?;
+    let diagnostic = Diagnostic::error(Code::MissingRange, "the ranges file has no entry for this tensor")
+        .tensor(*first)
+        .help("calibrate this very model again: ptqc calibrate MODEL --calib DATA");
+    Some(if more.is_empty() {
+        diagnostic
+    } else {
+        diagnostic.note(format!("nor for {}", list_names(more, NAMED_TENSORS)))
+    })
+}
+
+/// From the tensor's own range.
+fn own(node: &Node<Float>, range: Range, problems: &mut Diagnostics) -> Assignment {
+    match Params::asymmetric_int8(range).filter(|_| range.magnitude() >= DEGENERATE) {
         Some(params) => Assignment::Params(params),
+        None if matches!(node.op, FloatOp::Constant(_)) => Assignment::Params(Params::zero()),
         None => {
-            problems.push(
-                Diagnostic::error(Code::DegenerateRange, format!("no scale fits the range {:?}..{:?}", range.min(), range.max()))
-                    .tensor(&node.name)
-                    .help("calibrate again, or correct the entry in the ranges file"),
-            );
+            problems.push(without_range(node, range.magnitude()));
             Assignment::Zero
         }
     }
@@ -89,18 +104,18 @@ fn own(graph: &Graph<Float>, ranges: &Ranges, id: NodeId, problems: &mut Diagnos
 
 /// The observed range; for a tensor that the ONNX model does not have, what follows from its neighbours.
 fn range(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
+    derived_forwards(graph, ranges, id).or_else(|| derived_backwards(graph, ranges, id))
+}
+
+/// What is known of a tensor by itself.
+fn known(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let node = graph.node(id);
     if let FloatOp::Constant(constant) = &node.op {
         return data_range(&constant.tensor.data);
     }
-    if let Some(entry) = node.observed.as_ref().and_then(|name| ranges.get(name)) {
-        let fallback = if let FloatOp::Pad(pad) = &node.op { pad.fill() } else { 0.0 };
-        return Range::new(entry.min().min(fallback), entry.max().max(fallback));
-    }
-    if node.observed.is_some() {
-        return None;
-    }
-    derived_forwards(graph, ranges, id).or_else(|| derived_backwards(graph, ranges, id))
+    let entry = ranges.get(node.observed.as_ref()?)?;
+    let fallback = if let FloatOp::Pad(pad) = &node.op { pad.fill() } else { 0.0 };
+    Range::new(entry.min().min(fallback), entry.max().max(fallback))
 }
 
 fn data_range(data: &[f32]) -> Option<Range> {
@@ -109,23 +124,44 @@ fn data_range(data: &[f32]) -> Option<Range> {
     Range::new(min, max)
 }
 
-/// The image of the operand's range under a function.
+/// The image of the operand's range under the operator.
 fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
-    let FloatOp::Unary(unary) = &graph.node(id).op else { return None };
-    let operand = range(graph, ranges, *graph.operands(id).first()?)?;
-    let (min, max) = (f64::from(operand.min()), f64::from(operand.max()));
-    let at = |i: u32| min + (max - min) * f64::from(i) / f64::from(SAMPLES);
-    data_range(&(0..=SAMPLES).map(|i| apply_chain(&unary.chain, at(i)) as f32).collect::<Vec<_>>())
+    let node = graph.node(id);
+    if node.observed.is_some() || matches!(node.op, FloatOp::Constant(_)) {
+        return known(graph, ranges, id);
+    }
+    let operand = derived_forwards(graph, ranges, *graph.operands(id).first()?)?;
+    match &node.op {
+        FloatOp::Unary(unary) => {
+            let (min, max) = (f64::from(operand.min()), f64::from(operand.max()));
+            let at = |i: u32| min + (max - min) * f64::from(i) / f64::from(SAMPLES);
+            data_range(&(0..=SAMPLES).map(|i| apply_chain(&unary.chain, at(i)) as f32).collect::<Vec<_>>())
+        }
+        op if op.params_rule() == ParamsRule::SameAsOperand => Some(operand),
+        _ => None,
+    }
 }
 
-/// A tensor to which a constant is added: the sum's range less the constant's.
+/// The range that a tensor needs for its only consumer to reach all of its own.
 fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let consumer = graph.sole_consumer(id)?;
-    let FloatOp::Add(_) = graph.node(consumer).op else { return None };
-    let other = graph.operands(consumer).into_iter().find(|&operand| operand != id)?;
-    let FloatOp::Constant(constant) = &graph.node(other).op else { return None };
-    let (sum, addend) = (range(graph, ranges, consumer)?, data_range(&constant.tensor.data)?);
-    Range::new(sum.min() - addend.max(), sum.max() - addend.min())
+    let result = known(graph, ranges, consumer).or_else(|| derived_backwards(graph, ranges, consumer))?;
+    match &graph.node(consumer).op {
+        FloatOp::Add(_) => {
+            let other = graph.operands(consumer).into_iter().find(|&operand| operand != id)?;
+            let FloatOp::Constant(constant) = &graph.node(other).op else { return None };
+            let addend = data_range(&constant.tensor.data)?;
+            Range::new(result.min() - addend.max(), result.max() - addend.min())
+        }
+        FloatOp::Affine(affine) => {
+            let channels = affine.scale.iter().zip(&affine.shift).filter(|(scale, _)| **scale != 0.0);
+            let ends =
+                channels.flat_map(|(scale, shift)| [(result.min() - shift) / scale, (result.max() - shift) / scale]);
+            data_range(&ends.collect::<Vec<_>>())
+        }
+        op if op.params_rule() == ParamsRule::SameAsOperand => Some(result),
+        _ => None,
+    }
 }
 
 /// Gives `id` the parameters `wanted` if nothing else depends on the ones it has.

@@ -106,7 +106,9 @@ pub fn print(names: &dyn Names, expr: &Expr) -> (String, Strength) {
             // Compilers warn about sums under a shift without parentheses.
             (format!("{} >> {bits}", at_least(print(names, a), Strength::Prefix)), Strength::Shift)
         }
-        Expr::Cast(ty, a) => (format!("({}){}", value_type(*ty), at_least(print(names, a), Strength::Prefix)), Strength::Prefix),
+        Expr::Cast(ty, a) => {
+            (format!("({}){}", value_type(*ty), at_least(print(names, a), Strength::Prefix)), Strength::Prefix)
+        }
         Expr::Min(..) | Expr::Max(..) => {
             let (helper, operands) = helper_call(expr);
             let operands: Vec<String> = operands.into_iter().map(|operand| print(names, operand).0).collect();
@@ -159,7 +161,7 @@ fn stronger((text, strength): (String, Strength), than: Strength) -> String {
 }
 
 /// The helper for a minimum or maximum and its operands; a minimum of a maximum is a clamp.
-fn helper_call<'a>(expr: &'a Expr) -> (String, Vec<&'a Expr>) {
+fn helper_call(expr: &Expr) -> (String, Vec<&Expr>) {
     let suffix = |ty: Type| value_type(ty).trim_end_matches("_t");
     match expr {
         Expr::Min(a, b) => match (&**a, &**b) {
@@ -177,7 +179,9 @@ fn helper_call<'a>(expr: &'a Expr) -> (String, Vec<&'a Expr>) {
 fn type_of(expr: &Expr) -> Type {
     match expr {
         Expr::Const(ty, _) | Expr::Cast(ty, _) => *ty,
-        Expr::Add(a, _) | Expr::Sub(a, _) | Expr::Mul(a, _) | Expr::Div(a, _) | Expr::Min(a, _) | Expr::Max(a, _) => type_of(a),
+        Expr::Add(a, _) | Expr::Sub(a, _) | Expr::Mul(a, _) | Expr::Div(a, _) | Expr::Min(a, _) | Expr::Max(a, _) => {
+            type_of(a)
+        }
         Expr::Shr(a, _) => type_of(a),
         Expr::Select { then, .. } => type_of(then),
         Expr::Index(_) => Type::I32,
@@ -209,7 +213,10 @@ fn collect_stmt(stmt: &Stmt, used: &mut BTreeSet<String>) {
     match stmt {
         Stmt::Comment(_) => {}
         Stmt::For { body, .. } | Stmt::Taps { body, .. } => body.iter().for_each(|stmt| collect_stmt(stmt, used)),
-        Stmt::Let { value, .. } | Stmt::Set { value, .. } | Stmt::Accumulate { value, .. } | Stmt::Store { value, .. } => {
+        Stmt::Let { value, .. }
+        | Stmt::Set { value, .. }
+        | Stmt::Accumulate { value, .. }
+        | Stmt::Store { value, .. } => {
             collect(value, used);
         }
         Stmt::Mut { init, .. } => collect(init, used),
@@ -220,12 +227,16 @@ fn collect(expr: &Expr, used: &mut BTreeSet<String>) {
     match expr {
         Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) => {}
         Expr::Load(_, Index::Value(a)) | Expr::Shr(a, _) | Expr::Cast(_, a) => collect(a, used),
-        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => [a, b].into_iter().for_each(|e| collect(e, used)),
+        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => {
+            [a, b].into_iter().for_each(|e| collect(e, used))
+        }
         Expr::Min(..) | Expr::Max(..) => {
             let (helper, operands) = helper_call(expr);
             used.insert(helper);
             operands.into_iter().for_each(|operand| collect(operand, used));
         }
-        Expr::Select { a, b, then, otherwise, .. } => [a, b, then, otherwise].into_iter().for_each(|e| collect(e, used)),
+        Expr::Select { a, b, then, otherwise, .. } => {
+            [a, b, then, otherwise].into_iter().for_each(|e| collect(e, used))
+        }
     }
 }

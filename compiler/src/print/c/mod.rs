@@ -6,11 +6,15 @@ mod stmt;
 use askama::Template;
 use ptqc_codegen_templates::c as templates;
 
+use super::common::{number_lines, plain_text, wrapped};
 use super::{ArenaMode, Bundle, Interface, TensorInfo};
 use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Program, Signature};
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
+
+/// The file with which CMake builds the models of a folder.
+pub const BUILD_FILE: &str = "CMakeLists.txt";
 
 /// The files of a program.
 pub fn print(program: &CheckedProgram, interface: &Interface) -> Bundle {
@@ -20,6 +24,7 @@ pub fn print(program: &CheckedProgram, interface: &Interface) -> Bundle {
         (format!("{name}.h"), render(&header(program, interface))),
         (format!("{name}.c"), render(&source(program, interface))),
         (format!("{name}_weights.c"), render(&weights(program, interface))),
+        (BUILD_FILE.to_owned(), render(&templates::CMakeLists { head: interface.generator() })),
     ];
     files.into_iter().collect()
 }
@@ -30,7 +35,7 @@ fn render(template: &impl Template) -> String {
 }
 
 /// The C type of an element in memory.
-fn c_type(elem: Elem) -> &'static str {
+pub fn c_type(elem: Elem) -> &'static str {
     match elem {
         Elem::I8 => "int8_t",
         Elem::U8 => "uint8_t",
@@ -46,7 +51,7 @@ fn header(program: &Program, interface: &Interface) -> templates::Header {
         signatures.iter().zip(infos).map(|(signature, info)| tensor(program, signature, info)).collect()
     };
     templates::Header {
-        provenance: comment_lines(&interface.provenance),
+        provenance: unwrapped(&interface.provenance),
         facts: comment_lines(&interface.facts),
         name: program.name.clone(),
         upper: program.name.to_uppercase(),
@@ -80,10 +85,14 @@ fn prototype(program: &Program, interface: &Interface) -> String {
 }
 
 fn source(program: &Program, interface: &Interface) -> templates::Source {
-    let uses_arena = program.arena_bytes > 0 && program.calls.iter().any(|call| call.args.iter().any(|arg| matches!(arg, Arg::Arena(_))));
+    let is_used = |wanted: &dyn Fn(&Arg) -> bool| program.calls.iter().any(|call| call.args.iter().any(wanted));
+    let uses_arena = program.arena_bytes > 0 && is_used(&|arg| matches!(arg, Arg::Arena(_)));
     let caller = interface.arena == ArenaMode::Caller;
+    let unused_arena = (!uses_arena && caller).then(|| "arena".to_owned());
+    let inputs = program.inputs.iter().enumerate();
+    let unused_inputs = inputs.filter(|(index, _)| !is_used(&|arg| matches!(arg, Arg::Input(input) if input == index)));
     templates::Source {
-        provenance: comment_lines(&interface.provenance),
+        provenance: unwrapped(&interface.provenance),
         name: program.name.clone(),
         upper: program.name.to_uppercase(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
@@ -92,13 +101,13 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         prototype: prototype(program, interface),
         calls: program.calls.iter().map(|call| print_call(program, call)).collect(),
         static_arena: uses_arena && !caller,
-        unused_arena: !uses_arena && caller,
+        unused_parameters: unused_arena.into_iter().chain(unused_inputs.map(|(_, input)| input.name.clone())).collect(),
     }
 }
 
 fn weights(program: &Program, interface: &Interface) -> templates::Weights {
     templates::Weights {
-        provenance: comment_lines(&interface.provenance),
+        provenance: unwrapped(&interface.provenance),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
     }
 }
@@ -109,25 +118,8 @@ fn array(program: &Program, blob: &Blob) -> templates::Array {
         c_type: c_type(blob.elem),
         len: blob.data.len(),
         doc: comment_line(&blob.doc),
-        lines: number_lines(blob),
+        lines: number_lines(blob, LINE, |value| expr::element(blob.elem, value)),
     }
-}
-
-fn number_lines(blob: &Blob) -> Vec<String> {
-    let mut lines = vec![];
-    let mut line = String::new();
-    for &value in &blob.data {
-        let number = expr::element(blob.elem, value) + ",";
-        if !line.is_empty() && line.len() + 1 + number.len() > LINE {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line += &number;
-    }
-    lines.push(line.trim_end_matches(',').to_owned());
-    lines
 }
 
 fn function(program: &Program, function: &Function) -> templates::Function {
@@ -175,13 +167,18 @@ fn arena_pointer(offset: usize, elem: Elem, access: Access) -> String {
     }
 }
 
-fn comment_lines(lines: &[String]) -> Vec<String> {
+/// Lines of a comment as they are: a command is there to be copied.
+fn unwrapped(lines: &[String]) -> Vec<String> {
     lines.iter().map(|line| comment_line(line)).collect()
+}
+
+/// Lines of a comment, wrapped.
+fn comment_lines(lines: &[String]) -> Vec<String> {
+    wrapped(lines.iter().map(|line| comment_line(line)), LINE)
 }
 
 /// Text that cannot end or nest a comment, continue a line, or draw on a terminal.
 fn comment_line(text: &str) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() || !c.is_ascii() { '?' } else { c }).collect();
-    let plain = plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?");
+    let plain = plain_text(text).replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?");
     plain.trim_end().trim_end_matches('\\').to_owned()
 }

@@ -102,7 +102,8 @@ fn channels_first(values: &[f32], channels: usize, entry_dims: &[usize]) -> Vec<
 }
 
 fn refused(message: &str) -> Diagnostic {
-    Diagnostic::error(Code::CalibrationType, message).help("correct the options that convert the samples")
+    Diagnostic::error(Code::InvalidOption, message)
+        .help("correct --data-scale, --data-zero-point, --data-mean or --data-std")
 }
 
 fn channel_count(name: &str, count: usize, stored: &[usize]) -> Diagnostic {

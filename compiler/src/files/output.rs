@@ -25,13 +25,49 @@ const MARK_WITHIN: u64 = 4096;
 /// Files with the same contents are left alone, so that build systems see no change. Files that ptqc did
 /// not make are replaced only with `force`.
 pub fn write_bundle(dir: &Path, bundle: &BTreeMap<String, String>, force: bool) -> Result<()> {
-    let files = bundle.iter().map(|(name, text)| Ok((dir.join(relative_path(name)?), text.as_bytes())));
+    let files = bundle.iter().map(|(name, text)| Ok((inside(dir, relative_path(name)?), text.as_bytes())));
     write_all(files.collect::<Result<Vec<_>>>()?, force)
+}
+
+/// Compares the files in the folder `dir` with `bundle` and writes nothing. `command` is what brings them up to date.
+pub fn check_bundle(dir: &Path, bundle: &BTreeMap<String, String>, command: &str) -> Result<()> {
+    let mut different = Vec::new();
+    let mut missing = Vec::new();
+    for (name, text) in bundle {
+        let path = inside(dir, relative_path(name)?);
+        match inspect(&path, text.as_bytes())? {
+            Existing::Same => {}
+            Existing::Nothing => missing.push(path.display().to_string()),
+            Existing::Ours | Existing::NotOurs => different.push(path.display().to_string()),
+        }
+    }
+    if different.is_empty() && missing.is_empty() {
+        Ok(())
+    } else {
+        Err(out_of_date(&different, &missing, command).into())
+    }
+}
+
+/// `bundle` without a build file that is not ours and must stay: a project that emits into its own folder builds the
+/// model itself.
+pub fn without_foreign_build_files(dir: &Path, mut bundle: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let name = crate::print::c::BUILD_FILE;
+    if read_head(&inside(dir, Path::new(name))).is_ok_and(|head| !is_ours(&head)) {
+        bundle.remove(name);
+    }
+    bundle
 }
 
 /// Writes a single file under the same rules as [`write_bundle`].
 pub fn write_file(path: &Path, contents: &[u8], force: bool) -> Result<()> {
     write_all(vec![(path.to_owned(), contents)], force)
+}
+
+/// Writes arrays into the folder `dir`, all or none. Nothing in a `.npy` file can say who made it, so existing files
+/// are replaced only with `force`, whoever made them.
+pub fn write_arrays(dir: &Path, files: &[(String, Vec<u8>)], force: bool) -> Result<()> {
+    let files = files.iter().map(|(name, bytes)| Ok((inside(dir, relative_path(name)?), bytes.as_slice())));
+    write_all(files.collect::<Result<Vec<_>>>()?, force)
 }
 
 /// True if the beginning of a file says that ptqc made it.
@@ -59,10 +95,13 @@ fn write_all(files: Vec<(PathBuf, &[u8])>, force: bool) -> Result<()> {
     let mut foreign = Vec::new();
     let mut problems = Diagnostics::new();
     for (path, contents) in files {
-        match problems.collect(inspect(&path, contents)) {
-            Some(Existing::Same) | None => {}
-            Some(Existing::NotOurs) if !force => foreign.push(path.display().to_string()),
-            Some(Existing::Nothing | Existing::Ours | Existing::NotOurs) => pending.push((path, contents)),
+        match inspect(&path, contents) {
+            Ok(Existing::Same) => {}
+            Ok(Existing::NotOurs) if !force => foreign.push(path.display().to_string()),
+            Ok(Existing::Nothing | Existing::Ours | Existing::NotOurs) => pending.push((path, contents)),
+            // A folder that cannot be used is one problem, however many files were to go there.
+            Err(found) => problems
+                .extend(found.into_iter().filter(|new| problems.iter().all(|old| old != new)).collect::<Vec<_>>()),
         }
     }
     if !foreign.is_empty() {
@@ -77,6 +116,11 @@ fn write_all(files: Vec<(PathBuf, &[u8])>, force: bool) -> Result<()> {
         created.keep();
     }
     Ok(())
+}
+
+/// A file in the current folder is named without it.
+fn inside(dir: &Path, name: &Path) -> PathBuf {
+    if dir == Path::new(".") { name.to_owned() } else { dir.join(name) }
 }
 
 /// Names in a bundle come from ptqc itself; one that leaves the folder is a fault of ours.
@@ -94,6 +138,9 @@ fn inspect(path: &Path, contents: &[u8]) -> Result<Existing> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Existing::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(unwritable(path.parent().unwrap_or(path), &error).into());
+        }
         Err(error) => return Err(unwritable(path, &error).into()),
     };
     // Renaming over a device or a folder would destroy more than a file.
@@ -186,14 +233,22 @@ fn is_present(path: &Path) -> bool {
 }
 
 fn not_ours(files: &[String]) -> Diagnostic {
-    let message = format!("{} would be replaced, and ptqc did not make {}", list_names(files, 8), it(files.len()));
-    Diagnostic::error(Code::OutputNotOurs, message)
-        .note(format!("files made by ptqc say `{TEXT_MARK}` at the top"))
-        .help("choose another output folder or name, or replace with `--force`")
+    let (exist, them) = if files.len() == 1 { ("exists", "it") } else { ("exist", "them") };
+    let note = match files.iter().all(|file| file.ends_with(".npy")) {
+        true => "results of an earlier run count too: a .npy file cannot say who made it".to_owned(),
+        false => format!("ptqc replaces only what it made itself: files that say `{TEXT_MARK}` at the top"),
+    };
+    Diagnostic::error(Code::OutputNotOurs, format!("{} already {exist}", list_names(files, 8)))
+        .note(note)
+        .help(format!("choose another place with `--output`, or replace {them} with `--force`"))
 }
 
-fn it(count: usize) -> &'static str {
-    if count == 1 { "it" } else { "them" }
+fn out_of_date(different: &[String], missing: &[String], command: &str) -> Diagnostic {
+    let notes = [("different", different), ("missing", missing)].into_iter().filter(|(_, files)| !files.is_empty());
+    let problem = Diagnostic::error(Code::OutOfDate, "the files are not what this command writes");
+    let problem =
+        notes.fold(problem, |problem, (what, files)| problem.note(format!("{what}: {}", list_names(files, 8))));
+    problem.help(format!("write them: `{command}`"))
 }
 
 fn not_a_file(path: &Path) -> Diagnostic {

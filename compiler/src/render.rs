@@ -1,7 +1,6 @@
 //! Draws diagnostics the way rustc draws its own, on standard error, in colour only on a terminal.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use annotate_snippets::{Element, Group, Level, Message, Origin, Renderer};
 
@@ -23,10 +22,11 @@ pub fn exit_code(diagnostics: &Diagnostics) -> u8 {
 }
 
 /// Prints to standard error. Colours are dropped unless that is a terminal.
+#[cfg(feature = "cli")]
 pub fn print(diagnostics: &Diagnostics) {
     let text = render(diagnostics, &Renderer::styled());
     // A closed standard error leaves nobody to tell.
-    let _ = anstream::stderr().write_all(text.as_bytes());
+    let _ = std::io::Write::write_all(&mut anstream::stderr(), text.as_bytes());
 }
 
 /// The text without colours, for logs and tests.

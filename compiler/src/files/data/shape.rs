@@ -26,7 +26,10 @@ pub fn sample_count(shape: &[usize], dims: &[usize]) -> Option<usize> {
 pub fn fit(stored: &[usize], seen: &[usize], dims: &[usize]) -> Result<usize> {
     match sample_count(seen, dims) {
         Some(0) => {
-            Err(Diagnostic::error(Code::CalibrationEmpty, format!("the shape {stored:?} holds no sample")).into())
+            let message = format!("an array of shape {stored:?} holds no sample");
+            Err(Diagnostic::error(Code::CalibrationEmpty, message)
+                .help(format!("store the samples as {}", accepted_shapes(dims)))
+                .into())
         }
         Some(count) => Ok(count),
         None => Err(mismatch(stored, seen, dims).into()),

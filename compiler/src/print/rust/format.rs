@@ -1,0 +1,75 @@
+//! From tokens to text that rustfmt leaves as it is.
+
+use proc_macro2::TokenStream;
+
+use super::stmt::COMMENT;
+
+/// The widest line of rustfmt.
+const RUSTFMT_LINE: usize = 100;
+
+/// Items with empty lines between them.
+pub fn items(items: &[TokenStream]) -> String {
+    let texts: Vec<String> = items.iter().map(item).collect();
+    texts.join("\n")
+}
+
+fn item(tokens: &TokenStream) -> String {
+    let file =
+        syn::parse2(tokens.clone()).unwrap_or_else(|error| panic!("printed items are Rust: {error} in {tokens}"));
+    let text = prettyplease::unparse(&file);
+    space_functions(&comments(&join_signatures(&text)))
+}
+
+/// Calls of the comment macro become comments.
+fn comments(text: &str) -> String {
+    let call = format!("{COMMENT}!(\"");
+    let line = |line: &str| match line.trim_start().strip_prefix(&call).and_then(|rest| rest.strip_suffix("\");")) {
+        Some(comment) => {
+            let indent = line.len() - line.trim_start().len();
+            format!("{}// {}", " ".repeat(indent), comment.replace("\\\"", "\"").replace("\\\\", "\\"))
+        }
+        None => line.to_owned(),
+    };
+    text.lines().map(|text| line(text) + "\n").collect()
+}
+
+/// Heads of functions that have been broken over lines, although rustfmt would not.
+fn join_signatures(text: &str) -> String {
+    let mut result = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if !(line.contains("fn ") && line.ends_with('(')) {
+            result += line;
+            result.push('\n');
+            continue;
+        }
+        let mut broken = vec![line];
+        for next in lines.by_ref() {
+            broken.push(next);
+            if next.trim_start().starts_with(')') {
+                break;
+            }
+        }
+        let (parameters, end) = (&broken[1..broken.len() - 1], broken[broken.len() - 1]);
+        let parameters: Vec<&str> = parameters.iter().map(|p| p.trim()).collect();
+        let joined = format!("{line}{}{}", parameters.join(" ").trim_end_matches(','), end.trim_start());
+        result += &if joined.len() <= RUSTFMT_LINE { joined } else { broken.join("\n") };
+        result.push('\n');
+    }
+    result
+}
+
+/// Empty lines between the items of a module or implementation.
+fn space_functions(text: &str) -> String {
+    let mut result = String::new();
+    let mut after_item = false;
+    for line in text.lines() {
+        if after_item && line.starts_with("    ") {
+            result.push('\n');
+        }
+        result += line;
+        result.push('\n');
+        after_item = line == "    }" || line.starts_with("    use ");
+    }
+    result
+}

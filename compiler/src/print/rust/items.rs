@@ -1,0 +1,566 @@
+//! The items of `NAME.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proc_macro2::{Literal, TokenStream};
+use quote::{format_ident, quote};
+
+use super::super::common::{Scope, any_expr, plain_text, uses_buffer, wrapped};
+use super::super::{ArenaMode, Interface, TensorInfo};
+use super::expr::{Names, Packed, elem_type, loader};
+use super::stmt::{self, ident};
+use super::{function_name, static_name, weights_file};
+use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Program, Signature};
+
+/// Lines of documentation inside of a module are not longer than this.
+const DOC_LINE: usize = 90;
+
+/// Arguments of a call that would be wider get names: rustfmt breaks calls above 60 columns.
+const CALL: usize = 60;
+
+/// All items, in order.
+pub fn file(program: &Program, interface: &Interface) -> Vec<TokenStream> {
+    let variants = Variants::of(program);
+    let mut items = vec![];
+    if !program.blobs.is_empty() {
+        let path = weights_file(program);
+        items.push(quote!(#[path = #path] #[allow(clippy::unreadable_literal)] mod weights;));
+    }
+    items.extend(interface_items(program, interface, program.arena_bytes));
+    items.extend(model(program, interface, &variants));
+    if interface.float_helpers {
+        items.extend(float_helpers(program, interface));
+    }
+    items.push(layers(program, &variants));
+    items
+}
+
+/// Which functions are printed: those that are called, once for each set of operands that are bytes of the arena.
+struct Variants {
+    names: BTreeMap<(usize, Packed), String>,
+}
+
+impl Variants {
+    fn of(program: &Program) -> Variants {
+        let mut names = BTreeMap::new();
+        for call in &program.calls {
+            let known = names.keys().filter(|(function, _): &&(usize, Packed)| *function == call.function).count();
+            let name = function_name(&program.functions[call.function].name);
+            let name = if known == 0 { name } else { format!("{name}_{}", known + 1) };
+            names.entry((call.function, packed(program, call))).or_insert(name);
+        }
+        Variants { names }
+    }
+
+    fn name(&self, program: &Program, call: &Call) -> &str {
+        &self.names[&(call.function, packed(program, call))]
+    }
+}
+
+/// The parameters that are bytes of the arena and hold wider integers.
+fn packed(program: &Program, call: &Call) -> Packed {
+    let params = &program.functions[call.function].params;
+    let wide = call
+        .args
+        .iter()
+        .zip(params)
+        .enumerate()
+        .filter(|(_, (arg, param))| matches!(arg, Arg::Arena(_)) && param.signature.elem.bytes() > 1);
+    wide.map(|(index, _)| Buffer::Param(index)).collect()
+}
+
+/// Constants of the interface. `arena_bytes` is the size of the arena that a model owns or is given.
+pub(super) fn interface_items(program: &Program, interface: &Interface, arena_bytes: usize) -> Vec<TokenStream> {
+    let mut items = vec![quote! {
+        #[doc = " Shape and meaning of an input or output."]
+        #[doc = ""]
+        #[doc = " `real = scale * (q - zero_point)`; the scale is for the application, the model computes with integers."]
+        #[allow(dead_code)]
+        #[derive(Debug, Clone, Copy)]
+        pub struct TensorInfo {
+            #[doc = " Name in the ONNX model."]
+            pub name: &'static str,
+            #[doc = " Shape, with the axes of the ONNX model; elements are row-major."]
+            pub dims: &'static [usize],
+            #[doc = " Real value of a step; 1 where elements are positions."]
+            pub scale: f32,
+            #[doc = " The integer that stands for 0."]
+            pub zero_point: i32,
+        }
+    }];
+    for (kind, signatures, infos) in
+        [("Input", &program.inputs, &interface.inputs), ("Output", &program.outputs, &interface.outputs)]
+    {
+        items.extend(signatures.iter().zip(infos).flat_map(|(signature, info)| tensor(kind, signature, info)));
+    }
+    let bytes = Literal::usize_unsuffixed(arena_bytes);
+    items.push(quote! {
+        #[doc = " Working memory in bytes."]
+        #[allow(dead_code)]
+        pub const ARENA_BYTES: usize = #bytes;
+    });
+    items
+}
+
+fn tensor(kind: &str, signature: &Signature, info: &TensorInfo) -> [TokenStream; 2] {
+    let name = format_ident!("{}", signature.name.to_uppercase());
+    let len_name = format_ident!("{}_LEN", name);
+    let len = Literal::usize_unsuffixed(signature.len);
+    let dims = info.dims.iter().map(|&dim| Literal::usize_unsuffixed(dim));
+    let onnx_name = plain_text(&info.onnx_name);
+    let scale = Literal::f32_unsuffixed(info.scale.unwrap_or(1.0));
+    let zero_point = Literal::i32_unsuffixed(info.zero_point);
+    let positions = if info.scale.is_none() { ", positions" } else { "" };
+    let doc = format!(
+        " {kind} `{}`: `[{}; {}]`{positions}.",
+        onnx_name.replace('`', "'"),
+        elem_type(signature.elem),
+        signature.len
+    );
+    let len_doc = format!(" Elements of {} `{}`.", kind.to_lowercase(), onnx_name.replace('`', "'"));
+    [
+        quote! {
+            #[doc = #doc]
+            #[allow(dead_code, clippy::unreadable_literal)]
+            pub const #name: TensorInfo =
+                TensorInfo { name: #onnx_name, dims: &[#(#dims),*], scale: #scale, zero_point: #zero_point };
+        },
+        quote! {
+            #[doc = #len_doc]
+            pub const #len_name: usize = #len;
+        },
+    ]
+}
+
+/// The model, its entry point, and how the arena is split.
+fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<TokenStream> {
+    let parameters: TokenStream = io_parameters(program);
+    let names = program.inputs.iter().chain(&program.outputs).map(|signature| ident(&signature.name));
+    let names = quote!(#(#names),*);
+    let uses_arena = program.calls.iter().any(|call| call.args.iter().any(|arg| matches!(arg, Arg::Arena(_))));
+    let steps = program.calls.iter().map(|call| print_call(program, call, variants));
+    let (mut items, passed) = match interface.arena {
+        ArenaMode::Static => (owning_model(program), quote!(&mut self.arena,)),
+        ArenaMode::Caller => (borrowing_model(), quote!(self.arena,)),
+    };
+    let lifetime = (interface.arena == ArenaMode::Caller).then(|| quote!(<'_>));
+    let body = match uses_arena {
+        true => quote! {
+            let done = infer(#passed #names);
+            debug_assert!(done.is_some(), "a tensor lies outside of the arena");
+        },
+        false => quote!(#(#steps)*),
+    };
+    let unused_self = (!uses_arena).then(|| quote!(#[allow(clippy::unused_self)]));
+    // The interface has every input, even one that nothing is computed from.
+    let unused = has_unused_input(program).then(|| quote!(#[allow(unused_variables)]));
+    items.push(quote! {
+        #unused_self
+        #unused
+        #[allow(clippy::trivially_copy_pass_by_ref)]
+        impl Model #lifetime {
+            #[doc = " Runs one inference. It never fails, never panics, and keeps nothing for the next one."]
+            pub fn run(&mut self, #parameters) {
+                #body
+            }
+        }
+    });
+    if uses_arena {
+        let steps = program.calls.iter().map(|call| print_call(program, call, variants));
+        items.push(quote! {
+            #[doc = " The layers, in order. Lengths and offsets are constants of which the planner has checked that they fit, so"]
+            #[doc = " that rustc removes every `?`."]
+            #unused
+            #[allow(clippy::trivially_copy_pass_by_ref)]
+            fn infer(arena: &mut [i8; ARENA_BYTES], #parameters) -> Option<()> {
+                #(#steps)*
+                Some(())
+            }
+        });
+    }
+    items.extend(span_helpers(program));
+    items
+}
+
+fn has_unused_input(program: &Program) -> bool {
+    let is_used = |input: usize| program.calls.iter().any(|call| call.args.contains(&Arg::Input(input)));
+    !(0..program.inputs.len()).all(is_used)
+}
+
+pub(super) fn io_parameters(program: &Program) -> TokenStream {
+    let array = |signature: &Signature| {
+        let (name, elem, len) = (
+            ident(&signature.name),
+            ident(elem_type(signature.elem)),
+            format_ident!("{}_LEN", signature.name.to_uppercase()),
+        );
+        (name, quote!([#elem; #len]))
+    };
+    let inputs = program.inputs.iter().map(array).map(|(name, ty)| quote!(#name: &#ty));
+    let outputs = program.outputs.iter().map(array).map(|(name, ty)| quote!(#name: &mut #ty));
+    let all = inputs.chain(outputs);
+    quote!(#(#all),*)
+}
+
+fn owning_model(program: &Program) -> Vec<TokenStream> {
+    let wide = program.calls.iter().any(|call| !packed(program, call).is_empty());
+    // Wider integers are read from bytes; aligned, that takes no longer.
+    let aligned = wide.then(|| quote!(#[repr(align(8))]));
+    let unused = (program.arena_bytes == 0).then(|| quote!(#[allow(dead_code)]));
+    let structure = quote! {
+        #[doc = " A model with its working memory, small enough to move only if [`ARENA_BYTES`] is: better kept in a `static`."]
+        #aligned
+        pub struct Model {
+            #unused
+            arena: [i8; ARENA_BYTES],
+        }
+    };
+    let constructors = quote! {
+        impl Model {
+            #[doc = " A model that is ready to run. In a `static`, the arena is never on the stack."]
+            #[must_use]
+            #[allow(clippy::large_stack_arrays)]
+            pub const fn new() -> Self {
+                let arena = [0; ARENA_BYTES];
+                Self { arena }
+            }
+        }
+    };
+    let default = quote! {
+        impl Default for Model {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+    };
+    vec![structure, constructors, default]
+}
+
+fn borrowing_model() -> Vec<TokenStream> {
+    let structure = quote! {
+        #[doc = " A model with borrowed working memory, whose contents need not be kept between inferences."]
+        pub struct Model<'a> {
+            #[allow(dead_code)]
+            arena: &'a mut [i8; ARENA_BYTES],
+        }
+    };
+    let constructors = quote! {
+        impl<'a> Model<'a> {
+            #[doc = " A model that is ready to run."]
+            #[must_use]
+            pub const fn new(arena: &'a mut [i8; ARENA_BYTES]) -> Self {
+                Self { arena }
+            }
+        }
+    };
+    vec![structure, constructors]
+}
+
+/// A call, after the statements that take its operands out of the arena. At most one operand is written: the arena is
+/// split around it, and the others are in one of the two parts beside it.
+fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStream {
+    let function = &program.functions[call.function];
+    let name = ident(variants.name(program, call));
+    let spans = || {
+        call.args.iter().zip(&function.params).filter_map(|(arg, param)| match *arg {
+            Arg::Arena(offset) => Some((offset, offset + param.signature.len * param.signature.elem.bytes(), param)),
+            Arg::Input(_) | Arg::Output(_) | Arg::Blob(_) => None,
+        })
+    };
+    let written = spans().find(|(_, _, param)| param.access != Access::Read);
+    let reads =
+        |wanted: &dyn Fn(usize) -> bool| spans().any(|(start, _, param)| param.access == Access::Read && wanted(start));
+    let split = written.map(|(start, end, param)| {
+        let rest = if start == 0 { quote!(arena) } else { quote!(rest) };
+        let before = if reads(&|at| at < start) { quote!(before) } else { quote!(_) };
+        let after = if reads(&|at| at >= end) { quote!(after) } else { quote!(_) };
+        let (offset, bytes) = (Literal::usize_unsuffixed(start), Literal::usize_unsuffixed(end - start));
+        let first = (start > 0).then(|| quote!(let (#before, rest) = arena.split_at_mut_checked(#offset)?;));
+        let name = ident(&param.signature.name);
+        let second = match param.signature.elem.bytes() {
+            1 => quote!(let (#name, #after) = #rest.split_first_chunk_mut()?;),
+            _ => quote!(let (#name, #after) = #rest.split_at_mut_checked(#bytes)?;),
+        };
+        quote!(#first #second)
+    });
+    let args = call.args.iter().zip(&function.params).map(|(arg, param)| {
+        let wide = param.signature.elem.bytes() > 1;
+        match *arg {
+            Arg::Input(index) => name_of(&program.inputs[index]),
+            Arg::Output(index) => name_of(&program.outputs[index]),
+            Arg::Blob(id) => {
+                let constant = ident(&static_name(&program.blobs[id.0].name));
+                quote!(&weights::#constant)
+            }
+            Arg::Arena(_) if param.access != Access::Read => {
+                let name = ident(&param.signature.name);
+                if wide { quote!(#name.as_chunks_mut().0.first_chunk_mut()?) } else { quote!(#name) }
+            }
+            Arg::Arena(offset) => {
+                let span = if wide { quote!(wide_span) } else { quote!(span) };
+                let (part, start) = match written {
+                    None => (quote!(arena), 0),
+                    Some((start, _, _)) if offset < start => (quote!(before), 0),
+                    Some((_, end, _)) => (quote!(after), end),
+                };
+                let offset = Literal::usize_unsuffixed(offset - start);
+                quote!(#span(#part, #offset)?)
+            }
+        }
+    });
+    let mut args: Vec<TokenStream> = args.collect();
+    let mut lets = quote!();
+    let width: usize = args.iter().map(|arg| arg.to_string().replace(' ', "").len() + 3).sum();
+    if width > CALL {
+        for ((arg, param), place) in args.iter_mut().zip(&function.params).zip(&call.args) {
+            if matches!(place, Arg::Arena(_)) && param.access == Access::Read {
+                let name = ident(&param.signature.name);
+                lets.extend(quote!(let #name = #arg;));
+                *arg = quote!(#name);
+            }
+        }
+    }
+    quote!(#split #lets layers::#name(#(#args),*);)
+}
+
+fn name_of(signature: &Signature) -> TokenStream {
+    let name = ident(&signature.name);
+    quote!(#name)
+}
+
+/// Conversion of whole tensors between real numbers and integers, for the application. They are inline, so that they
+/// are in no object unless they are called.
+pub(super) fn float_helpers(program: &Program, interface: &Interface) -> Vec<TokenStream> {
+    let real = |(signature, info): &(&Signature, &TensorInfo)| info.scale.is_some().then_some(signature.elem);
+    let mut items = vec![];
+    for tensor in program.inputs.iter().zip(&interface.inputs) {
+        let Some(elem) = real(&tensor) else { continue };
+        items.push(quantizing(&tensor.0.name, elem));
+    }
+    if !items.is_empty() {
+        items.push(quote! {
+            #[doc = " The nearest integer, the even one of two; not yet limited to the elements' type."]
+            #[allow(dead_code)]
+            #[allow(clippy::cast_possible_truncation)]
+            #[allow(clippy::cast_precision_loss)]
+            #[allow(clippy::float_cmp)]
+            #[inline]
+            fn quantize(real: f32, info: &TensorInfo) -> i64 {
+                let steps = f64::from(real) / f64::from(info.scale);
+                let whole = steps as i64;
+                let rest = steps - whole as f64;
+                let distance = if rest < 0.0 { -rest } else { rest };
+                let up = distance > 0.5 || (distance == 0.5 && whole & 1 != 0);
+                let away = if steps < 0.0 { -1 } else { 1 };
+                let nearest = whole.saturating_add(if up { away } else { 0 });
+                nearest.saturating_add(i64::from(info.zero_point))
+            }
+        });
+    }
+    for tensor in program.outputs.iter().zip(&interface.outputs) {
+        let Some(elem) = real(&tensor) else { continue };
+        items.push(dequantizing(&tensor.0.name, elem));
+    }
+    items
+}
+
+fn quantizing(name: &str, elem: Elem) -> TokenStream {
+    let upper = name.to_uppercase();
+    let (function, info, len) = (format_ident!("quantize_{name}"), ident(&upper), format_ident!("{upper}_LEN"));
+    let (doc, elem) = (format!(" Real numbers as `{name}` wants them."), ident(elem_type(elem)));
+    quote! {
+        #[doc = #doc]
+        #[allow(dead_code, clippy::cast_possible_truncation)]
+        #[inline]
+        pub fn #function(real: &[f32; #len], q: &mut [#elem; #len]) {
+            let (lo, hi) = (i64::from(#elem::MIN), i64::from(#elem::MAX));
+            for (q, &real) in q.iter_mut().zip(real) {
+                *q = quantize(real, &#info).clamp(lo, hi) as #elem;
+            }
+        }
+    }
+}
+
+fn dequantizing(name: &str, elem: Elem) -> TokenStream {
+    let upper = name.to_uppercase();
+    let (function, info, len) = (format_ident!("dequantize_{name}"), ident(&upper), format_ident!("{upper}_LEN"));
+    let (doc, elem) = (format!(" The real numbers that `{name}` stands for."), ident(elem_type(elem)));
+    quote! {
+        #[doc = #doc]
+        #[allow(dead_code, clippy::cast_possible_truncation)]
+        #[inline]
+        pub fn #function(q: &[#elem; #len], real: &mut [f32; #len]) {
+            for (real, &q) in real.iter_mut().zip(q) {
+                let steps = f64::from(i32::from(q) - #info.zero_point);
+                *real = (f64::from(#info.scale) * steps) as f32;
+            }
+        }
+    }
+}
+
+/// The functions that take operands out of the arena, as far as they are used.
+fn span_helpers(program: &Program) -> Vec<TokenStream> {
+    let reads = |wide: bool| {
+        program.calls.iter().any(|call| {
+            call.args.iter().zip(&program.functions[call.function].params).any(|(arg, param)| {
+                matches!(arg, Arg::Arena(_))
+                    && param.access == Access::Read
+                    && (param.signature.elem.bytes() > 1) == wide
+            })
+        })
+    };
+    let mut items = vec![];
+    if reads(false) {
+        items.push(quote! {
+            #[doc = " The `N` elements from a position."]
+            fn span<const N: usize>(arena: &[i8], start: usize) -> Option<&[i8; N]> {
+                arena.get(start..)?.first_chunk()
+            }
+        });
+    }
+    if reads(true) {
+        items.push(quote! {
+            #[doc = " The `N` elements of `W` bytes from a position."]
+            fn wide_span<const W: usize, const N: usize>(arena: &[i8], start: usize) -> Option<&[[i8; W]; N]> {
+                arena.get(start..)?.as_chunks().0.first_chunk()
+            }
+        });
+    }
+    items
+}
+
+/// The module with a function for each layer.
+fn layers(program: &Program, variants: &Variants) -> TokenStream {
+    let used: BTreeSet<&(usize, Packed)> = variants.names.keys().collect();
+    let functions = used.iter().map(|key| function(program, &program.functions[key.0], &key.1, &variants.names[*key]));
+    let uses_blobs = |function: &Function| {
+        (0..program.blobs.len()).any(|blob| uses_buffer(&function.body, Buffer::Blob(crate::program::BlobId(blob))))
+    };
+    let weights = used.iter().any(|(index, _)| uses_blobs(&program.functions[*index])).then(|| {
+        quote!(
+            use super::weights;
+        )
+    });
+    let helpers = helpers(program, &used);
+    quote! {
+        #[doc = " One function for each layer. Indices follow the layout in memory, and casts have been proven to lose nothing."]
+        #[allow(clippy::needless_range_loop)]
+        #[allow(clippy::manual_memcpy)]
+        #[allow(clippy::similar_names)]
+        #[allow(clippy::cast_possible_truncation)]
+        #[allow(clippy::cast_possible_wrap)]
+        #[allow(clippy::cast_sign_loss)]
+        #[allow(clippy::too_many_lines)]
+        #[allow(clippy::trivially_copy_pass_by_ref)]
+        mod layers {
+            #weights
+            #(#functions)*
+            #(#helpers)*
+        }
+    }
+}
+
+fn function(program: &Program, function: &Function, packed: &Packed, name: &str) -> TokenStream {
+    let doc = verbatim(&function.doc);
+    let name = ident(name);
+    let scope = Scope::new(program, function);
+    let mut names = Names { scope, blobs: vec![String::new(); program.blobs.len()], packed: packed.clone() };
+    let parameters =
+        function.params.iter().enumerate().map(|(index, param)| parameter(function, index, packed, param.access));
+    let parameters: Vec<TokenStream> = parameters.collect();
+    let mut constants = vec![];
+    for (index, blob) in program.blobs.iter().enumerate() {
+        let id = crate::program::BlobId(index);
+        if !uses_buffer(&function.body, Buffer::Blob(id)) {
+            continue;
+        }
+        let short = blob.name.strip_prefix(&format!("{}_", function.name)).unwrap_or(&blob.name);
+        names.blobs[index] = names.scope.fresh(short);
+        let (local, constant) = (ident(&names.blobs[index]), ident(&static_name(&blob.name)));
+        constants.push(quote!(let #local = &weights::#constant;));
+    }
+    let body = stmt::block(&mut names, &function.body, 2);
+    quote! {
+        #(#[doc = #doc])*
+        pub(super) fn #name(#(#parameters),*) {
+            #(#constants)*
+            #body
+        }
+    }
+}
+
+fn parameter(function: &Function, index: usize, packed: &Packed, access: Access) -> TokenStream {
+    let Signature { name, elem, len } = &function.params[index].signature;
+    let buffer = Buffer::Param(index);
+    let name = if uses_buffer(&function.body, buffer) { ident(name) } else { format_ident!("_{name}") };
+    let element = match packed.contains(&buffer) {
+        true => {
+            let bytes = Literal::usize_unsuffixed(elem.bytes());
+            quote!([i8; #bytes])
+        }
+        false => {
+            let elem = ident(elem_type(*elem));
+            quote!(#elem)
+        }
+    };
+    let len = Literal::usize_unsuffixed(*len);
+    match access {
+        Access::Read => quote!(#name: &[#element; #len]),
+        Access::Write | Access::ReadWrite => quote!(#name: &mut [#element; #len]),
+    }
+}
+
+/// Lines of documentation that rustdoc takes as they are: the model's names are no markup.
+fn verbatim(lines: &[String]) -> Vec<String> {
+    let lines = wrapped(lines.iter().map(|line| plain_text(line).replace("```", "` ` `")), DOC_LINE);
+    let lines = lines.into_iter().map(|line| format!(" {line}"));
+    std::iter::once(" ```text".to_owned()).chain(lines).chain([" ```".to_owned()]).collect()
+}
+
+/// Small functions that the layers use.
+fn helpers(program: &Program, used: &BTreeSet<&(usize, Packed)>) -> Vec<TokenStream> {
+    let mut items = vec![];
+    if used.iter().any(|(function, _)| stmt::selects(&program.functions[*function].body)) {
+        items.push(quote! {
+            fn select(condition: bool, then: i32, otherwise: i32) -> i32 {
+                if condition {
+                    return then;
+                }
+                otherwise
+            }
+        });
+    }
+    for elem in [Elem::I16, Elem::I32, Elem::U32, Elem::I64] {
+        let of = |loads: bool| {
+            used.iter().any(|(function, packed)| {
+                let function = &program.functions[*function];
+                packed.iter().any(|&buffer| {
+                    let Buffer::Param(index) = buffer else { return false };
+                    let param = &function.params[index];
+                    let loaded = any_expr(&function.body, &|_| false, &|expr| {
+                        matches!(expr, Expr::Load(source, Index::Affine(_) | Index::Value(_)) if *source == buffer)
+                    });
+                    param.signature.elem == elem && if loads { loaded } else { param.access != Access::Read }
+                })
+            })
+        };
+        let (ty, bytes) = (ident(elem_type(elem)), Literal::usize_unsuffixed(elem.bytes()));
+        if of(true) {
+            let name = ident(&loader(elem));
+            items.push(quote! {
+                fn #name(bytes: [i8; #bytes]) -> #ty {
+                    #ty::from_ne_bytes(bytes.map(|byte| byte as u8))
+                }
+            });
+        }
+        if of(false) {
+            let name = format_ident!("store_{}", elem_type(elem));
+            items.push(quote! {
+                fn #name(value: #ty) -> [i8; #bytes] {
+                    value.to_ne_bytes().map(|byte| byte as i8)
+                }
+            });
+        }
+    }
+    items
+}

@@ -1,0 +1,100 @@
+//! What a build is made from, in the user's words: the command line and build scripts fill it in, and it becomes the
+//! options of the driver and the command that every emitted file names.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ptqc_target_runtimes::Target;
+
+use crate::calibrate::Method;
+use crate::diag::{self, Code, Diagnostic};
+use crate::driver::Options;
+use crate::files::{Source, file_name};
+use crate::names;
+use crate::print::{ArenaMode, Language};
+
+/// Where the ranges come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RangesFrom {
+    /// A file that `ptqc calibrate` has written.
+    File(PathBuf),
+    /// Samples.
+    Samples(PathBuf, Method),
+}
+
+/// What a build is made from.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    /// Sizes of symbolic dimensions.
+    pub dims: BTreeMap<String, usize>,
+    /// Where the ranges come from.
+    pub ranges: RangesFrom,
+    /// What the code is for.
+    pub target: &'a Target,
+    /// What it is written in.
+    pub language: Language,
+    /// Who owns the working memory.
+    pub arena: ArenaMode,
+    /// Prefix of symbols and files.
+    pub name: String,
+    /// Whether Rust code converts between real numbers and integers.
+    pub float_helpers: bool,
+}
+
+impl<'a> Recipe<'a> {
+    /// The options of the build.
+    pub fn options(&self, source: &Source) -> Options<'a> {
+        Options {
+            name: self.name.clone(),
+            target: self.target,
+            language: self.language,
+            arena: self.arena,
+            float_helpers: self.float_helpers,
+            command: self.command(source),
+            model_sha256: source.sha256.clone(),
+        }
+    }
+
+    /// The command that repeats the build, without folders: they differ between machines, and the files must not.
+    fn command(&self, source: &Source) -> String {
+        let mut command = format!("ptqc build {}", source.file_name);
+        for (dim, size) in &self.dims {
+            command += &format!(" --dim {dim}={size}");
+        }
+        command += &match &self.ranges {
+            RangesFrom::File(file) => format!(" --ranges {}", file_name(file)),
+            RangesFrom::Samples(data, method) => format!(" --calib {} --method {method}", file_name(data)),
+        };
+        if self.language != Language::default() {
+            command += &format!(" --lang {}", self.language.name());
+        }
+        command += &format!(" --target {} --name {} --arena {}", self.target.name, self.name, self.arena.name());
+        if self.float_helpers {
+            command += " --float-helpers";
+        }
+        command
+    }
+}
+
+/// A target by name.
+pub fn find_target(name: &str) -> diag::Result<&'static Target> {
+    Target::find(name).ok_or_else(|| {
+        let close = ptqc_target_runtimes::suggestions(name);
+        let help = match close.first() {
+            Some(close) => format!("did you mean `{close}`? `ptqc targets` lists all"),
+            None => "`ptqc targets` lists all".to_owned(),
+        };
+        Diagnostic::error(Code::UnknownTarget, format!("there is no target `{name}`")).help(help).into()
+    })
+}
+
+/// The prefix of symbols and files: the one that is wanted, or one made from the model's file name.
+pub fn symbol_prefix(wanted: Option<&str>, model: &Path) -> diag::Result<String> {
+    match wanted {
+        None => Ok(names::prefix(&model.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default())),
+        Some(name) if name == names::prefix(name) => Ok(name.to_owned()),
+        Some(name) => Err(Diagnostic::error(Code::InvalidName, format!("`{name}` cannot be the prefix of symbols"))
+            .help(format!("lower-case letters, digits and `_` can, for example `--name {}`", names::prefix(name)))
+            .into()),
+    }
+}
