@@ -1,1 +1,13 @@
-//! t
+//! What the tests and the benchmark commands share: small models built in code, real models with their data where
+//! they are present, and the compilers and emulators of every target.
+
+pub mod batch;
+pub mod case;
+pub mod cases;
+pub mod harness;
+pub mod onnx;
+pub mod projects;
+pub mod qdq;
+pub mod real;
+pub mod rust;
+pub mod toolchain;

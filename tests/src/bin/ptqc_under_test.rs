@@ -1,0 +1,5 @@
+//! The command `ptqc`, for tests.
+
+fn main() -> std::process::ExitCode {
+    ptqc::cli::main()
+}

@@ -1,0 +1,1531 @@
+//! Every operator that a float model can contain, in its odd forms: the integers are close to the float model, and
+//! program, emitted C and evaluator agree in every bit.
+
+use std::sync::LazyLock;
+
+use ptqc_tests::batch::{self, Member};
+use ptqc_tests::cases::{Case, Compiled};
+use ptqc_tests::onnx::{Attr, Onnx};
+use ptqc_tests::toolchain::{STRICT, is_installed, must_not_skip};
+use rayon::prelude::*;
+
+type Attrs<'a> = &'a [(&'a str, Attr)];
+
+/// A model with one input `x` and one output `y`.
+fn model(opset: i64, dims: &[i64], body: impl FnOnce(Onnx) -> Onnx) -> Onnx {
+    body(Onnx::new(opset).input("x", dims)).output("y")
+}
+
+/// One node with one input.
+fn one(opset: i64, dims: &[i64], op: &str, attrs: Attrs) -> Onnx {
+    model(opset, dims, |m| m.node_with(op, &["x"], &["y"], attrs))
+}
+
+fn conv_case(name: &str, dims: &[i64], weights: &[i64], attrs: Attrs) -> Case {
+    let model = model(17, dims, |m| {
+        m.random("w", weights).random("b", &weights[..1]).node_with("Conv", &["x", "w", "b"], &["y"], attrs)
+    });
+    Case::new(name, model)
+}
+
+fn convolutions() -> Vec<Case> {
+    let image = [1, 3, 9, 7];
+    vec![
+        conv_case("conv_1x1", &image, &[5, 3, 1, 1], &[]),
+        conv_case("conv_1x1_stride", &image, &[5, 3, 1, 1], &[("strides", [2, 3].into())]),
+        conv_case("conv_1x1_padded", &image, &[5, 3, 1, 1], &[("pads", [1, 0, 2, 1].into())]),
+        conv_case("conv_3x3", &image, &[4, 3, 3, 3], &[]),
+        conv_case("conv_even_kernel", &image, &[4, 3, 2, 4], &[("pads", [0, 1, 1, 2].into())]),
+        conv_case(
+            "conv_dilated",
+            &image,
+            &[4, 3, 3, 2],
+            &[("dilations", [2, 3].into()), ("pads", [2, 1, 2, 2].into())],
+        ),
+        conv_case(
+            "conv_stride_uneven",
+            &image,
+            &[4, 3, 3, 3],
+            &[("strides", [3, 2].into()), ("pads", [1, 2, 0, 1].into())],
+        ),
+        conv_case("conv_pad_beyond_kernel", &[1, 1, 3, 3], &[2, 1, 2, 2], &[("pads", [3, 3, 3, 3].into())]),
+        conv_case("conv_whole_image", &image, &[6, 3, 9, 7], &[]),
+        conv_case("conv_larger_than_image", &[1, 2, 3, 3], &[3, 2, 5, 5], &[("pads", [2, 2, 2, 2].into())]),
+        conv_case("conv_batch", &[2, 3, 5, 5], &[4, 3, 3, 3], &[("pads", [1, 1, 1, 1].into())]),
+        conv_case("conv_groups", &[1, 6, 5, 5], &[4, 3, 3, 3], &[("group", 2.into())]),
+        conv_case(
+            "conv_depthwise",
+            &[1, 5, 7, 7],
+            &[5, 1, 3, 3],
+            &[("group", 5.into()), ("pads", [1, 1, 1, 1].into())],
+        ),
+        conv_case(
+            "conv_depthwise_multiplier",
+            &[1, 3, 6, 6],
+            &[6, 1, 3, 3],
+            &[("group", 3.into()), ("strides", [2, 2].into())],
+        ),
+        conv_case("conv_one_channel", &[1, 1, 4, 4], &[1, 1, 3, 3], &[]),
+        conv_case(
+            "conv_same_upper",
+            &image,
+            &[4, 3, 4, 2],
+            &[("auto_pad", "SAME_UPPER".into()), ("strides", [2, 2].into())],
+        ),
+        conv_case(
+            "conv_same_lower",
+            &image,
+            &[4, 3, 4, 2],
+            &[("auto_pad", "SAME_LOWER".into()), ("strides", [2, 2].into())],
+        ),
+        conv_case("conv_same_lower_dense", &image, &[4, 3, 2, 4], &[("auto_pad", "SAME_LOWER".into())]),
+        conv_case(
+            "conv_same_dilated",
+            &image,
+            &[4, 3, 3, 2],
+            &[("auto_pad", "SAME_UPPER".into()), ("dilations", [2, 2].into())],
+        ),
+        conv_case("conv_valid", &image, &[4, 3, 3, 3], &[("auto_pad", "VALID".into()), ("strides", [2, 1].into())]),
+        conv_case("conv_1d", &[1, 4, 11], &[3, 4, 3], &[("pads", [2, 0].into()), ("strides", [2].into())]),
+        conv_case("conv_1d_same_lower", &[1, 4, 11], &[3, 4, 4], &[("auto_pad", "SAME_LOWER".into())]),
+        conv_case("conv_1d_groups", &[1, 4, 9], &[6, 2, 3], &[("group", 2.into()), ("dilations", [2].into())]),
+        conv_case(
+            "conv_3d",
+            &[1, 2, 4, 5, 3],
+            &[3, 2, 2, 3, 2],
+            &[("pads", [1, 0, 1, 0, 1, 0].into()), ("strides", [2, 1, 1].into())],
+        ),
+        Case::new(
+            "conv_no_bias",
+            model(11, &image, |m| m.random("w", &[2, 3, 3, 3]).node("Conv", &["x", "w"], &["y"])),
+        ),
+        Case::new(
+            "conv_relu6",
+            model(13, &image, |m| {
+                m.random("w", &[4, 3, 3, 3])
+                    .weights("six", &[], &[6.0])
+                    .weights("zero", &[], &[0.0])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Clip", &["c", "zero", "six"], &["y"])
+            }),
+        ),
+        Case::new(
+            "conv_twice",
+            model(13, &image, |m| {
+                m.random("w", &[8, 3, 3, 3])
+                    .random("v", &[4, 8, 1, 1])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Relu", &["c"], &["r"])
+                    .node("Conv", &["r", "v"], &["y"])
+            }),
+        ),
+    ]
+}
+
+fn batch_norm(m: Onnx, x: &str, y: &str, channels: i64) -> Onnx {
+    let name = |part: &str| format!("{y}_{part}");
+    let positive: Vec<f32> = (0..channels).map(|c| 0.25 + c as f32 * 0.5).collect();
+    let inputs = [x.to_owned(), name("gamma"), name("beta"), name("mean"), name("var")];
+    m.random(&inputs[1], &[channels])
+        .random(&inputs[2], &[channels])
+        .random(&inputs[3], &[channels])
+        .weights(&inputs[4], &[channels], &positive)
+        .node("BatchNormalization", &inputs.iter().map(String::as_str).collect::<Vec<_>>(), &[y])
+}
+
+fn batch_normalizations() -> Vec<Case> {
+    vec![
+        Case::new("bn_input", model(15, &[1, 3, 4, 4], |m| batch_norm(m, "x", "y", 3))),
+        Case::new("bn_rank_2", model(15, &[2, 5], |m| batch_norm(m, "x", "y", 5))),
+        Case::new("bn_rank_3", model(9, &[1, 4, 6], |m| batch_norm(m, "x", "y", 4))),
+        Case::new("bn_rank_5", model(9, &[1, 3, 2, 3, 2], |m| batch_norm(m, "x", "y", 3))),
+        Case::new(
+            "bn_behind_pool",
+            model(15, &[1, 3, 6, 6], |m| {
+                batch_norm(m.node_with("MaxPool", &["x"], &["p"], &[("kernel_shape", [2, 2].into())]), "p", "y", 3)
+            }),
+        ),
+        Case::new(
+            "bn_conv_bn_relu",
+            model(15, &[1, 3, 5, 5], |m| {
+                let m = batch_norm(m, "x", "a", 3).random("w", &[4, 3, 3, 3]).node("Conv", &["a", "w"], &["c"]);
+                batch_norm(m, "c", "b", 4).node("Relu", &["b"], &["y"])
+            }),
+        )
+        .steps(4.0),
+        Case::new(
+            "bn_padded_conv",
+            model(15, &[1, 3, 5, 5], |m| {
+                batch_norm(m, "x", "a", 3).random("w", &[4, 3, 3, 3]).node_with(
+                    "Conv",
+                    &["a", "w"],
+                    &["y"],
+                    &[("pads", [1, 1, 1, 1].into())],
+                )
+            }),
+        ),
+        Case::new(
+            "bn_relu_bn",
+            model(15, &[1, 3, 5, 5], |m| {
+                let m = batch_norm(m, "x", "a", 3).node("Relu", &["a"], &["r"]);
+                batch_norm(m, "r", "y", 3)
+            }),
+        ),
+        Case::new(
+            "bn_negative_behind_relu_conv",
+            model(15, &[1, 3, 5, 5], |m| {
+                let m = m.random("w", &[4, 3, 3, 3]).node("Conv", &["x", "w"], &["c"]).node("Relu", &["c"], &["r"]);
+                batch_norm(m, "r", "b", 4).node("Relu", &["b"], &["y"])
+            }),
+        )
+        .steps(6.0),
+        Case::new(
+            "bn_linear",
+            model(15, &[2, 6], |m| {
+                let m = m.random("w", &[6, 4]).random("c", &[4]).node("Gemm", &["x", "w", "c"], &["g"]);
+                batch_norm(m, "g", "y", 4)
+            }),
+        ),
+        Case::new(
+            "bn_linear_rank_3",
+            model(15, &[1, 5, 6], |m| {
+                let m = m.random("w", &[6, 4]).node("MatMul", &["x", "w"], &["g"]);
+                batch_norm(m, "g", "y", 5)
+            }),
+        ),
+        Case::new(
+            "bn_then_linear",
+            model(15, &[2, 6], |m| batch_norm(m, "x", "b", 6).random("w", &[6, 4]).node("MatMul", &["b", "w"], &["y"])),
+        ),
+    ]
+}
+
+fn gemm_case(name: &str, a: &[i64], b: &[i64], c: Option<&[i64]>, attrs: Attrs) -> Case {
+    let model = model(13, a, |m| match c {
+        Some(c) => m.random("w", b).random("c", c).node_with("Gemm", &["x", "w", "c"], &["y"], attrs),
+        None => m.random("w", b).node_with("Gemm", &["x", "w"], &["y"], attrs),
+    });
+    Case::new(name, model)
+}
+
+fn products() -> Vec<Case> {
+    let mut cases = vec![
+        gemm_case("gemm", &[3, 8], &[8, 5], None, &[]),
+        gemm_case("gemm_trans_b", &[3, 8], &[5, 8], Some(&[5]), &[("transB", 1.into())]),
+        gemm_case("gemm_trans_a", &[8, 3], &[8, 5], Some(&[5]), &[("transA", 1.into())]),
+        gemm_case("gemm_trans_both", &[8, 3], &[5, 8], Some(&[1, 5]), &[("transA", 1.into()), ("transB", 1.into())]),
+        gemm_case(
+            "gemm_alpha_beta",
+            &[3, 8],
+            &[8, 5],
+            Some(&[5]),
+            &[("alpha", 0.5f32.into()), ("beta", (-2.0f32).into())],
+        ),
+        gemm_case("gemm_beta_0", &[3, 8], &[8, 5], Some(&[5]), &[("beta", 0.0f32.into())]),
+        gemm_case("gemm_c_scalar", &[3, 8], &[8, 5], Some(&[]), &[]),
+        gemm_case("gemm_c_one", &[3, 8], &[8, 5], Some(&[1]), &[]),
+        gemm_case("gemm_c_row", &[3, 8], &[8, 5], Some(&[1, 5]), &[]),
+        gemm_case("gemm_c_column", &[3, 8], &[8, 5], Some(&[3, 1]), &[]),
+        gemm_case("gemm_c_full", &[3, 8], &[8, 5], Some(&[3, 5]), &[]),
+        gemm_case("gemm_c_full_one_row", &[1, 8], &[8, 5], Some(&[1, 5]), &[]),
+        gemm_case("gemm_one_output", &[1, 8], &[8, 1], Some(&[1]), &[]),
+        gemm_case("gemm_one_input", &[3, 1], &[1, 5], Some(&[5]), &[]),
+    ];
+    for (name, attrs, x, w) in [
+        ("gemm_constant_left", vec![], [4, 3], [5, 4]),
+        ("gemm_constant_left_trans", vec![("transA", 1.into()), ("transB", 1.into())], [3, 4], [4, 5]),
+    ] {
+        for (suffix, c) in
+            [("", None), ("_row", Some(vec![3])), ("_column", Some(vec![5, 1])), ("_full", Some(vec![5, 3]))]
+        {
+            let model = model(13, &x, |m| match &c {
+                Some(c) => m.random("w", &w).random("c", c).node_with("Gemm", &["w", "x", "c"], &["y"], &attrs),
+                None => m.random("w", &w).node_with("Gemm", &["w", "x"], &["y"], &attrs),
+            });
+            cases.push(Case::new(&format!("{name}{suffix}"), model));
+        }
+    }
+    let right: [(&str, &[i64], &[i64]); 11] = [
+        ("matmul_rank_1", &[6], &[6, 4]),
+        ("matmul_vector", &[3, 6], &[6]),
+        ("matmul_rank_3", &[2, 3, 6], &[6, 4]),
+        ("matmul_rank_4", &[1, 2, 3, 6], &[6, 4]),
+        ("matmul_unit_batch", &[3, 6], &[1, 6, 4]),
+        ("matmul_batched", &[2, 3, 6], &[2, 6, 4]),
+        ("matmul_batched_4", &[1, 2, 3, 6], &[1, 2, 6, 4]),
+        ("matmul_batch_repeated", &[3, 6], &[2, 6, 4]),
+        ("matmul_batch_mixed", &[2, 3, 1, 4, 6], &[3, 5, 6, 2]),
+        ("matmul_batch_mixed_both", &[2, 1, 3, 2, 6], &[2, 4, 1, 6, 5]),
+        ("matmul_batch_vector", &[6], &[2, 6, 4]),
+    ];
+    for (name, x, w) in right {
+        cases.push(Case::new(name, model(13, x, |m| m.random("w", w).node("MatMul", &["x", "w"], &["y"]))));
+    }
+    let left: [(&str, &[i64], &[i64]); 5] = [
+        ("matmul_left", &[6, 4], &[3, 6]),
+        ("matmul_left_rank_3", &[2, 6, 4], &[3, 6]),
+        ("matmul_left_vector", &[6, 4], &[6]),
+        ("matmul_left_vector_right", &[6], &[3, 6]),
+        ("matmul_left_batched", &[2, 6, 4], &[2, 3, 6]),
+    ];
+    for (name, x, w) in left {
+        cases.push(Case::new(name, model(13, x, |m| m.random("w", w).node("MatMul", &["w", "x"], &["y"]))));
+    }
+    cases.push(Case::new(
+        "matmul_add_relu",
+        model(13, &[2, 3, 6], |m| {
+            m.random("w", &[6, 4])
+                .random("b", &[4])
+                .node("MatMul", &["x", "w"], &["p"])
+                .node("Add", &["b", "p"], &["s"])
+                .node("Relu", &["s"], &["y"])
+        }),
+    ));
+    cases
+}
+
+/// `op` of the input with constants of every shape, on either side.
+fn constants(op: &str) -> Vec<Case> {
+    let shapes: [(&str, &[i64]); 9] = [
+        ("scalar", &[]),
+        ("one", &[1]),
+        ("last", &[4]),
+        ("channel", &[3, 1, 1]),
+        ("channel_4", &[1, 3, 1, 1]),
+        ("row", &[1, 1, 5, 1]),
+        ("plane", &[5, 4]),
+        ("full", &[1, 3, 5, 4]),
+        ("enlarging", &[2, 1, 5, 1]),
+    ];
+    let mut cases = vec![];
+    for (name, shape) in shapes {
+        for side in ["right", "left"] {
+            if op == "Div" && side == "left" {
+                continue;
+            }
+            let operands = if side == "right" { ["x", "c"] } else { ["c", "x"] };
+            let model = model(14, &[1, 3, 5, 4], |m| m.random("c", shape).node(op, &operands, &["y"]));
+            // Quotients have steep gradients where the divisor is close to 0.
+            cases.push(Case::new(&format!("{}_{name}_{side}", op.to_lowercase()), model));
+        }
+    }
+    let rank = |name: &str, dims: &[i64], c: &[i64]| {
+        Case::new(
+            &format!("{}_{name}", op.to_lowercase()),
+            model(7, dims, |m| m.random("c", c).node(op, &["x", "c"], &["y"])),
+        )
+    };
+    cases.push(rank("rank_1", &[7], &[7]));
+    cases.push(rank("rank_up", &[4], &[2, 3, 1]));
+    cases.push(rank("rank_6", &[1, 2, 1, 3, 2, 2], &[3, 1, 1]));
+    cases
+}
+
+fn two(opset: i64, op: &str, a: &[i64], b: &[i64]) -> Onnx {
+    Onnx::new(opset).input("a", a).input("b", b).node(op, &["a", "b"], &["y"]).output("y")
+}
+
+fn elementwise() -> Vec<Case> {
+    let mut cases: Vec<Case> = ["Add", "Sub", "Mul", "Div"].iter().flat_map(|op| constants(op)).collect();
+    let pairs: [(&str, &[i64], &[i64]); 6] = [
+        ("same", &[1, 3, 4], &[1, 3, 4]),
+        ("channel", &[1, 3, 4, 4], &[1, 3, 1, 1]),
+        ("gate_left", &[1, 3, 1, 1], &[1, 3, 4, 4]),
+        ("both_grow", &[3, 1, 2], &[1, 4, 2]),
+        ("rank", &[2, 3, 4], &[4]),
+        ("scalar", &[2, 3], &[1]),
+    ];
+    for op in ["Add", "Sub", "Mul"] {
+        for (name, a, b) in pairs {
+            cases.push(Case::new(&format!("{}_two_{name}", op.to_lowercase()), two(14, op, a, b)));
+        }
+        cases.push(Case::new(
+            &format!("{}_self", op.to_lowercase()),
+            model(14, &[2, 3], |m| {
+                m.node("Tanh", &["x"], &["t"]).node(op, &["t", "t"], &["s"]).random("c", &[3]).node(
+                    "Add",
+                    &["s", "c"],
+                    &["y"],
+                )
+            }),
+        ));
+    }
+    cases.extend([
+        Case::new(
+            "add_residual_relu",
+            model(14, &[1, 4, 5, 5], |m| {
+                m.random("w", &[4, 4, 3, 3])
+                    .node_with("Conv", &["x", "w"], &["c"], &[("pads", [1, 1, 1, 1].into())])
+                    .node("Add", &["x", "c"], &["s"])
+                    .node("Relu", &["s"], &["y"])
+            }),
+        ),
+        Case::new(
+            "sub_then_clip",
+            model(14, &[1, 4, 5], |m| {
+                m.random("c", &[4, 1]).node("Sub", &["c", "x"], &["s"]).weights("lo", &[], &[-0.5]).node(
+                    "Clip",
+                    &["s", "lo"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new(
+            "div_by_channel",
+            model(14, &[1, 4, 5], |m| {
+                m.weights("c", &[4, 1], &[0.5, -2.0, 30.0, 255.0]).node("Div", &["x", "c"], &["y"])
+            }),
+        ),
+        Case::new(
+            "scale_chain",
+            model(14, &[1, 4, 5], |m| {
+                m.weights("c", &[], &[255.0])
+                    .weights("m", &[4, 1], &[0.1, 0.2, 0.3, 0.4])
+                    .weights("s", &[4, 1], &[0.5, -0.25, 0.5, 0.3])
+                    .node("Div", &["x", "c"], &["d"])
+                    .node("Sub", &["d", "m"], &["e"])
+                    .node("Div", &["e", "s"], &["y"])
+            })
+            .clone(),
+        )
+        .magnitude(255.0),
+        Case::new(
+            "affine_clip_affine",
+            model(13, &[1, 3, 4], |m| {
+                m.random("w", &[5, 3, 1])
+                    .weights("k", &[], &[-1.5])
+                    .weights("lo", &[], &[-0.2])
+                    .weights("hi", &[], &[0.3])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Clip", &["c", "lo", "hi"], &["d"])
+                    .node("Mul", &["d", "k"], &["e"])
+                    .node("Relu", &["e"], &["y"])
+            }),
+        )
+        .steps(8.0),
+        Case::new(
+            "negate_relu_negate",
+            model(13, &[1, 3, 4], |m| {
+                m.random("w", &[5, 3, 1])
+                    .weights("k", &[], &[-1.0])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Mul", &["c", "k"], &["d"])
+                    .node("Relu", &["d"], &["e"])
+                    .node("Mul", &["e", "k"], &["y"])
+            }),
+        ),
+        Case::new(
+            "broadcast_of_views",
+            Onnx::new(13)
+                .input("a", &[1, 2, 3, 4])
+                .input("b", &[1, 2, 4, 3])
+                .ints("s", &[2], &[2, 12])
+                .random("w", &[2, 2, 1, 1])
+                .node("Conv", &["a", "w"], &["ca"])
+                .node("Conv", &["b", "w"], &["cb"])
+                .node_with("Transpose", &["ca"], &["ta"], &[("perm", [0, 1, 3, 2].into())])
+                .node_with("Transpose", &["cb"], &["tb"], &[("perm", [0, 1, 3, 2].into())])
+                .node("Reshape", &["ta", "s"], &["ra"])
+                .node("Reshape", &["tb", "s"], &["rb"])
+                .node("Add", &["ra", "rb"], &["y"])
+                .output("y"),
+        ),
+    ]);
+    cases
+}
+
+fn unary_case(name: &str, opset: i64, op: &str, attrs: Attrs) -> Case {
+    Case::new(name, one(opset, &[2, 3, 5], op, attrs)).magnitude(6.0)
+}
+
+fn clip_case(name: &str, lo: Option<f32>, hi: Option<f32>) -> Case {
+    let model = model(13, &[2, 3, 5], |m| {
+        let m = lo.into_iter().fold(m, |m, lo| m.weights("lo", &[], &[lo]));
+        let m = hi.into_iter().fold(m, |m, hi| m.weights("hi", &[], &[hi]));
+        let inputs = ["x", if lo.is_some() { "lo" } else { "" }, if hi.is_some() { "hi" } else { "" }];
+        m.node("Clip", if hi.is_some() { &inputs } else { &inputs[..2] }, &["y"])
+    });
+    Case::new(name, model).magnitude(6.0)
+}
+
+fn functions() -> Vec<Case> {
+    vec![
+        unary_case("relu", 7, "Relu", &[]),
+        unary_case("leaky_relu", 7, "LeakyRelu", &[]),
+        unary_case("leaky_relu_negative", 16, "LeakyRelu", &[("alpha", (-0.5f32).into())]),
+        unary_case("sigmoid", 13, "Sigmoid", &[]),
+        unary_case("tanh", 13, "Tanh", &[]),
+        unary_case("hard_sigmoid", 7, "HardSigmoid", &[]),
+        unary_case(
+            "hard_sigmoid_attributes",
+            7,
+            "HardSigmoid",
+            &[("alpha", 0.7f32.into()), ("beta", (-0.1f32).into())],
+        ),
+        unary_case("hard_swish", 14, "HardSwish", &[]),
+        unary_case("clip_attributes", 7, "Clip", &[("min", (-1.0f32).into()), ("max", 2.5f32.into())]),
+        unary_case("clip_attribute_max", 10, "Clip", &[("max", 2.5f32.into())]),
+        clip_case("clip_min", Some(-1.0), None),
+        clip_case("clip_max", None, Some(2.0)),
+        clip_case("clip_both", Some(0.5), Some(2.0)),
+        clip_case("clip_negative", Some(-3.0), Some(-1.0)),
+        clip_case("clip_crossed", Some(2.0), Some(1.0)),
+        Case::new(
+            "conv_clip_crossed",
+            model(13, &[1, 2, 4], |m| {
+                m.random("w", &[3, 2, 1])
+                    .weights("lo", &[], &[0.5])
+                    .weights("hi", &[], &[-0.25])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Clip", &["c", "lo", "hi"], &["y"])
+            }),
+        ),
+        Case::new("silu", model(13, &[2, 5], |m| m.node("Sigmoid", &["x"], &["s"]).node("Mul", &["x", "s"], &["y"])))
+            .magnitude(6.0),
+        Case::new(
+            "silu_behind_conv",
+            model(13, &[1, 3, 5], |m| {
+                m.random("w", &[4, 3, 1]).node("Conv", &["x", "w"], &["c"]).node("Sigmoid", &["c"], &["s"]).node(
+                    "Mul",
+                    &["s", "c"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new(
+            "hard_swish_written_out",
+            model(13, &[2, 5], |m| {
+                m.weights("three", &[], &[3.0])
+                    .weights("zero", &[], &[0.0])
+                    .weights("six", &[], &[6.0])
+                    .node("Add", &["x", "three"], &["a"])
+                    .node("Clip", &["a", "zero", "six"], &["c"])
+                    .node("Mul", &["x", "c"], &["m"])
+                    .node("Div", &["m", "six"], &["y"])
+            }),
+        )
+        .magnitude(6.0),
+        Case::new(
+            "chain",
+            model(13, &[2, 5], |m| {
+                m.node("Tanh", &["x"], &["a"]).node("Relu", &["a"], &["b"]).node("Sigmoid", &["b"], &["c"]).node(
+                    "LeakyRelu",
+                    &["c"],
+                    &["y"],
+                )
+            }),
+        )
+        .magnitude(3.0),
+        Case::new(
+            "chain_with_output_inside",
+            model(13, &[2, 5], |m| {
+                m.node("Tanh", &["x"], &["a"]).output("a").node("Relu", &["a"], &["b"]).node("Sigmoid", &["b"], &["y"])
+            }),
+        )
+        .magnitude(3.0),
+        Case::new(
+            "softmax_of_sigmoid",
+            model(13, &[2, 5], |m| m.node("Sigmoid", &["x"], &["s"]).node("Softmax", &["s"], &["y"])),
+        ),
+    ]
+}
+
+fn pool_case(name: &str, op: &str, dims: &[i64], attrs: Attrs) -> Case {
+    Case::new(name, one(22.min(if attrs.iter().any(|a| a.0 == "dilations") { 19 } else { 12 }), dims, op, attrs))
+}
+
+fn pools() -> Vec<Case> {
+    let image = [1, 3, 9, 8];
+    let k = |sizes: [i64; 2]| ("kernel_shape", Attr::from(sizes));
+    let mut cases = vec![];
+    for (prefix, op) in [("max_pool", "MaxPool"), ("average_pool", "AveragePool")] {
+        let mut add = |name: &str, dims: &[i64], attrs: Attrs| {
+            cases.push(pool_case(&format!("{prefix}_{name}"), op, dims, attrs))
+        };
+        add("2x2", &image, &[k([2, 2]), ("strides", [2, 2].into())]);
+        add("overlapping", &image, &[k([3, 3])]);
+        add("padded", &image, &[k([3, 3]), ("strides", [2, 2].into()), ("pads", [1, 1, 1, 1].into())]);
+        add("padded_unevenly", &image, &[k([3, 2]), ("pads", [2, 0, 1, 1].into())]);
+        add("ceil", &image, &[k([2, 3]), ("strides", [2, 2].into()), ("ceil_mode", 1.into())]);
+        add(
+            "ceil_padded",
+            &[1, 2, 6, 7],
+            &[k([3, 3]), ("strides", [2, 2].into()), ("pads", [1, 1, 1, 1].into()), ("ceil_mode", 1.into())],
+        );
+        add(
+            "ceil_dropped",
+            &[1, 2, 4, 4],
+            &[k([1, 2]), ("strides", [3, 3].into()), ("pads", [0, 0, 0, 1].into()), ("ceil_mode", 1.into())],
+        );
+        add("dilated", &image, &[k([2, 3]), ("dilations", [3, 2].into())]);
+        add("same_upper", &image, &[k([2, 3]), ("strides", [2, 2].into()), ("auto_pad", "SAME_UPPER".into())]);
+        add("same_lower", &image, &[k([2, 3]), ("strides", [2, 2].into()), ("auto_pad", "SAME_LOWER".into())]);
+        add("valid", &image, &[k([2, 3]), ("strides", [3, 3].into()), ("auto_pad", "VALID".into())]);
+        add("1d", &[1, 3, 9], &[("kernel_shape", [3].into()), ("strides", [2].into()), ("pads", [1, 1].into())]);
+        add("3d", &[1, 2, 4, 4, 4], &[("kernel_shape", [2, 3, 2].into()), ("strides", [2, 1, 2].into())]);
+        add("batch", &[2, 3, 4, 4], &[k([2, 2])]);
+        add("global_window", &image, &[k([9, 8])]);
+    }
+    let counting = |extra: (&'static str, Attr)| {
+        vec![
+            k([3, 3]),
+            ("strides", [2, 2].into()),
+            ("pads", [1, 1, 1, 1].into()),
+            ("count_include_pad", 1.into()),
+            extra,
+        ]
+    };
+    cases.extend([
+        pool_case("average_pool_counting", "AveragePool", &image, &counting(("ceil_mode", 0.into()))),
+        pool_case(
+            "average_pool_counting_same",
+            "AveragePool",
+            &image,
+            &[k([4, 4]), ("auto_pad", "SAME_LOWER".into()), ("count_include_pad", 1.into())],
+        ),
+        Case::new(
+            "average_pool_counting_ceil",
+            one(19, &[1, 2, 6, 7], "AveragePool", &counting(("ceil_mode", 1.into()))),
+        ),
+        Case::new(
+            "average_pool_relu",
+            model(12, &image, |m| {
+                m.node_with("AveragePool", &["x"], &["p"], &[k([2, 2])]).node("Relu", &["p"], &["y"])
+            }),
+        ),
+        pool_case("global_max_pool", "GlobalMaxPool", &image, &[]),
+        pool_case("global_max_pool_1d", "GlobalMaxPool", &[2, 3, 7], &[]),
+        pool_case("global_average_pool", "GlobalAveragePool", &image, &[]),
+        pool_case("global_average_pool_3d", "GlobalAveragePool", &[1, 2, 3, 2, 4], &[]),
+    ]);
+    cases
+}
+
+fn reductions() -> Vec<Case> {
+    let mut cases = vec![];
+    let axes: [(&str, &[i64]); 5] =
+        [("first", &[0]), ("last", &[-1]), ("two", &[2, -3]), ("inner", &[1]), ("all", &[0, 1, 2, 3])];
+    for (name, axes) in axes {
+        for keep in [0, 1] {
+            let attrs = [("axes", axes.into()), ("keepdims", keep.into())];
+            cases.push(Case::new(&format!("mean_{name}_{keep}"), one(13, &[2, 3, 4, 5], "ReduceMean", &attrs)));
+        }
+        let model = model(18, &[2, 3, 4, 5], |m| {
+            m.ints("axes", &[axes.len() as i64], axes).node("ReduceMean", &["x", "axes"], &["y"])
+        });
+        cases.push(Case::new(&format!("mean_{name}_18"), model));
+    }
+    cases.push(Case::new("mean_default", one(11, &[2, 3], "ReduceMean", &[])));
+    cases.push(Case::new("mean_default_18", one(18, &[2, 3], "ReduceMean", &[("keepdims", 0.into())])));
+    cases.push(Case::new(
+        "mean_no_op",
+        model(18, &[2, 3], |m| {
+            m.node_with("ReduceMean", &["x"], &["r"], &[("noop_with_empty_axes", 1.into())]).node(
+                "Relu",
+                &["r"],
+                &["y"],
+            )
+        }),
+    ));
+    for axis in [0, 1, 2, -1] {
+        let name = axis.to_string().replace('-', "minus_");
+        for opset in [11, 13] {
+            let case = Case::new(
+                &format!("softmax_{name}_{opset}"),
+                one(opset, &[2, 3, 4], "Softmax", &[("axis", axis.into())]),
+            );
+            cases.push(case.magnitude(4.0));
+        }
+        cases.push(
+            Case::new(&format!("arg_max_{name}"), one(13, &[2, 3, 4], "ArgMax", &[("axis", axis.into())])).steps(0.0),
+        );
+    }
+    cases.extend([
+        Case::new("softmax_default_11", one(11, &[2, 3, 4], "Softmax", &[])),
+        Case::new("softmax_default_13", one(13, &[2, 3, 4], "Softmax", &[])).magnitude(40.0),
+        Case::new("softmax_one", one(13, &[3, 1], "Softmax", &[])),
+        Case::new(
+            "softmax_behind_conv",
+            model(13, &[1, 3, 2, 2], |m| {
+                m.random("w", &[5, 3, 1, 1]).node("Conv", &["x", "w"], &["c"]).node_with(
+                    "Softmax",
+                    &["c"],
+                    &["y"],
+                    &[("axis", 1.into())],
+                )
+            }),
+        ),
+        Case::new(
+            "arg_max_drop_last",
+            one(
+                13,
+                &[2, 3, 4],
+                "ArgMax",
+                &[("axis", 2.into()), ("keepdims", 0.into()), ("select_last_index", 1.into())],
+            ),
+        )
+        .steps(0.0),
+        Case::new("arg_max_rank_1", one(13, &[7], "ArgMax", &[("keepdims", 0.into())])).steps(0.0),
+        Case::new(
+            "arg_max_reshaped",
+            model(13, &[2, 3, 4], |m| {
+                m.ints("s", &[2], &[4, 2]).node_with("ArgMax", &["x"], &["a"], &[("axis", 1.into())]).node(
+                    "Reshape",
+                    &["a", "s"],
+                    &["y"],
+                )
+            }),
+        )
+        .steps(0.0),
+        Case::new(
+            "arg_max_and_scores",
+            model(13, &[2, 3], |m| {
+                m.node("Softmax", &["x"], &["y"]).node_with("ArgMax", &["y"], &["a"], &[("axis", 1.into())]).output("a")
+            }),
+        )
+        .steps(1.0)
+        .magnitude(4.0),
+        Case::new(
+            "arg_max_concat",
+            Onnx::new(13)
+                .input("a", &[2, 3])
+                .input("b", &[2, 4])
+                .node_with("ArgMax", &["a"], &["p"], &[("axis", 1.into())])
+                .node_with("ArgMax", &["b"], &["q"], &[("axis", 1.into())])
+                .node_with("Concat", &["p", "q"], &["y"], &[("axis", 1.into())])
+                .output("y"),
+        )
+        .steps(0.0),
+    ]);
+    cases
+}
+
+fn pad_case(name: &str, mode: &'static str, pads: &[i64], value: Option<f32>) -> Case {
+    let model = model(13, &[1, 2, 4, 5], |m| {
+        let m = m.ints("p", &[8], pads);
+        let m = value.into_iter().fold(m, |m, value| m.weights("v", &[], &[value]));
+        m.node_with(
+            "Pad",
+            if value.is_some() { &["x", "p", "v"] } else { &["x", "p"] },
+            &["y"],
+            &[("mode", mode.into())],
+        )
+    });
+    Case::new(name, model)
+}
+
+fn slice_case(name: &str, starts: &[i64], ends: &[i64], axes: Option<&[i64]>, steps: Option<&[i64]>) -> Case {
+    let model = model(13, &[2, 5, 6], |m| {
+        let n = starts.len() as i64;
+        let m = m.ints("s", &[n], starts).ints("e", &[n], ends);
+        let m = axes.into_iter().fold(m, |m, axes| m.ints("a", &[n], axes));
+        let m = steps.into_iter().fold(m, |m, steps| m.ints("t", &[n], steps));
+        let inputs = ["x", "s", "e", if axes.is_some() { "a" } else { "" }, if steps.is_some() { "t" } else { "" }];
+        m.node(
+            "Slice",
+            &inputs[..if steps.is_some() {
+                5
+            } else if axes.is_some() {
+                4
+            } else {
+                3
+            }],
+            &["y"],
+        )
+    });
+    Case::new(name, model)
+}
+
+fn moves() -> Vec<Case> {
+    let max = i64::MAX;
+    vec![
+        pad_case("pad_constant", "constant", &[0, 1, 2, 0, 0, 0, 1, 3], None),
+        pad_case("pad_value", "constant", &[0, 0, 1, 1, 0, 0, 1, 1], Some(3.0)),
+        pad_case("pad_small_value", "constant", &[0, 0, 1, 1, 0, 0, 1, 1], Some(-0.3)),
+        pad_case("pad_reflect", "reflect", &[0, 1, 3, 2, 0, 1, 1, 4], None),
+        pad_case("pad_edge", "edge", &[1, 0, 3, 2, 0, 1, 1, 7], None),
+        Case::new(
+            "pad_wrap",
+            model(19, &[1, 2, 4], |m| {
+                m.ints("p", &[6], &[0, 1, 3, 0, 0, 2]).node_with("Pad", &["x", "p"], &["y"], &[("mode", "wrap".into())])
+            }),
+        ),
+        pad_case("pad_negative", "constant", &[0, 0, -1, 1, 0, -1, 2, -2], None),
+        pad_case("pad_negative_only", "constant", &[0, 0, -1, 0, 0, -1, 0, -2], None),
+        pad_case("pad_nothing", "constant", &[0; 8], None),
+        Case::new(
+            "pad_axes",
+            model(18, &[2, 3, 4], |m| {
+                m.ints("p", &[4], &[1, 2, 0, 1]).ints("a", &[2], &[-1, 0]).node("Pad", &["x", "p", "", "a"], &["y"])
+            }),
+        ),
+        Case::new(
+            "pad_attribute",
+            one(7, &[1, 2, 3, 3], "Pad", &[("pads", [0, 0, 1, 1, 0, 0, 1, 1].into()), ("value", 0.5f32.into())]),
+        ),
+        Case::new(
+            "pad_conv",
+            model(13, &[1, 2, 5, 5], |m| {
+                m.ints("p", &[8], &[0, 0, 1, 2, 0, 0, 0, 1])
+                    .random("w", &[3, 2, 3, 3])
+                    .node("Pad", &["x", "p"], &["q"])
+                    .node("Conv", &["q", "w"], &["y"])
+            }),
+        ),
+        Case::new(
+            "pad_value_conv",
+            model(13, &[1, 2, 5, 5], |m| {
+                m.ints("p", &[8], &[0, 0, 1, 2, 0, 0, 0, 1])
+                    .weights("v", &[], &[0.5])
+                    .random("w", &[3, 2, 3, 3])
+                    .node("Pad", &["x", "p", "v"], &["q"])
+                    .node("Conv", &["q", "w"], &["y"])
+            }),
+        ),
+        Case::new(
+            "pad_average_pool",
+            model(13, &[1, 2, 5, 5], |m| {
+                m.ints("p", &[8], &[0, 0, 1, 1, 0, 0, 1, 1]).node("Pad", &["x", "p"], &["q"]).node_with(
+                    "AveragePool",
+                    &["q"],
+                    &["y"],
+                    &[("kernel_shape", [3, 3].into()), ("strides", [2, 2].into())],
+                )
+            }),
+        ),
+        Case::new(
+            "pad_relu_max_pool",
+            model(13, &[1, 2, 5, 5], |m| {
+                m.ints("p", &[8], &[0, 0, 1, 1, 0, 0, 1, 1])
+                    .node("Relu", &["x"], &["r"])
+                    .node("Pad", &["r", "p"], &["q"])
+                    .node_with(
+                        "MaxPool",
+                        &["q"],
+                        &["y"],
+                        &[("kernel_shape", [3, 3].into()), ("strides", [2, 2].into())],
+                    )
+            }),
+        ),
+        Case::new(
+            "pad_max_pool",
+            model(13, &[1, 2, 5, 5], |m| {
+                m.ints("p", &[8], &[0, 0, 1, 1, 0, 0, 1, 1]).node("Pad", &["x", "p"], &["q"]).node_with(
+                    "MaxPool",
+                    &["q"],
+                    &["y"],
+                    &[("kernel_shape", [2, 2].into())],
+                )
+            }),
+        ),
+        Case::new(
+            "pad_infinite_max_pool",
+            model(13, &[1, 2, 5, 5], |m| {
+                m.ints("p", &[8], &[0, 0, 1, 1, 0, 0, 1, 1])
+                    .weights("v", &[], &[f32::NEG_INFINITY])
+                    .node("Pad", &["x", "p", "v"], &["q"])
+                    .node_with(
+                        "MaxPool",
+                        &["q"],
+                        &["y"],
+                        &[("kernel_shape", [3, 3].into()), ("strides", [2, 2].into())],
+                    )
+            }),
+        ),
+        slice_case("slice", &[0, 1], &[1, 4], None, None),
+        slice_case("slice_axes", &[1, 2], &[max, -1], Some(&[-1, 1]), None),
+        slice_case("slice_steps", &[0, 1], &[max, max], Some(&[1, 2]), Some(&[2, 3])),
+        slice_case("slice_backwards", &[-1, 4], &[-max, 0], Some(&[2, 1]), Some(&[-1, -2])),
+        slice_case("slice_backwards_all", &[5], &[i64::MIN], Some(&[2]), Some(&[-1])),
+        Case::new(
+            "slice_backwards_one",
+            model(13, &[1, 2], |m| {
+                m.ints("s", &[1], &[1])
+                    .ints("e", &[1], &[i64::MIN])
+                    .ints("a", &[1], &[1])
+                    .ints("t", &[1], &[-2])
+                    .node("Softmax", &["x"], &["p"])
+                    .node("Slice", &["p", "s", "e", "a", "t"], &["q"])
+                    .node("Relu", &["q"], &["y"])
+            }),
+        ),
+        slice_case("slice_everything", &[0], &[max], Some(&[0]), None),
+        Case::new(
+            "slice_attributes",
+            one(
+                9,
+                &[2, 5, 6],
+                "Slice",
+                &[("starts", [1, -3].into()), ("ends", [4, 1000].into()), ("axes", [1, 2].into())],
+            ),
+        ),
+        Case::new(
+            "slice_behind_conv",
+            model(13, &[1, 3, 4, 4], |m| {
+                m.random("w", &[6, 3, 1, 1])
+                    .ints("s", &[1], &[1])
+                    .ints("e", &[1], &[5])
+                    .ints("a", &[1], &[1])
+                    .ints("t", &[1], &[2])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Slice", &["c", "s", "e", "a", "t"], &["y"])
+            }),
+        ),
+        Case::new(
+            "split",
+            Onnx::new(13)
+                .input("x", &[2, 7])
+                .ints("s", &[3], &[1, 4, 2])
+                .node_with("Split", &["x", "s"], &["a", "b", "c"], &[("axis", 1.into())])
+                .output("a")
+                .output("b")
+                .output("c"),
+        ),
+        Case::new(
+            "split_unused",
+            Onnx::new(11)
+                .input("x", &[2, 6, 2])
+                .node_with("Split", &["x"], &["a", "b", "c"], &[("axis", 1.into()), ("split", [1, 3, 2].into())])
+                .node("Add", &["a", "a"], &["y"])
+                .output("y")
+                .output("c"),
+        ),
+        Case::new(
+            "split_equal",
+            Onnx::new(13)
+                .input("x", &[2, 6])
+                .node_with("Split", &["x"], &["a", "b"], &[("axis", (-1).into())])
+                .node("Mul", &["a", "b"], &["y"])
+                .output("y"),
+        ),
+        Case::new(
+            "split_num_outputs",
+            Onnx::new(18)
+                .input("x", &[7, 2])
+                .node_with("Split", &["x"], &["a", "b"], &[("num_outputs", 2.into())])
+                .output("a")
+                .output("b"),
+        ),
+        Case::new(
+            "gather_scalar",
+            model(13, &[2, 5, 3], |m| {
+                m.ints("i", &[], &[-2]).node_with("Gather", &["x", "i"], &["y"], &[("axis", 1.into())])
+            }),
+        ),
+        Case::new(
+            "gather_list",
+            model(13, &[2, 5, 3], |m| {
+                m.ints("i", &[4], &[4, 0, 1, 1]).node_with("Gather", &["x", "i"], &["y"], &[("axis", 1.into())])
+            }),
+        ),
+        Case::new(
+            "gather_matrix",
+            model(13, &[5, 3], |m| m.ints("i", &[2, 2], &[0, -1, 3, 2]).node("Gather", &["x", "i"], &["y"])),
+        ),
+        Case::new(
+            "gather_everything",
+            model(13, &[3, 2], |m| {
+                m.ints("i", &[3], &[0, 1, 2]).node("Gather", &["x", "i"], &["g"]).node("Relu", &["g"], &["y"])
+            }),
+        ),
+        Case::new("transpose_default", one(13, &[2, 3, 4], "Transpose", &[])),
+        Case::new(
+            "transpose_nhwc",
+            model(13, &[1, 3, 4, 4], |m| {
+                m.random("w", &[5, 3, 3, 3]).node("Conv", &["x", "w"], &["c"]).node_with(
+                    "Transpose",
+                    &["c"],
+                    &["y"],
+                    &[("perm", [0, 2, 3, 1].into())],
+                )
+            }),
+        ),
+        Case::new(
+            "transpose_from_nhwc",
+            model(13, &[1, 4, 5, 3], |m| {
+                m.random("w", &[6, 3, 3, 3])
+                    .node_with("Transpose", &["x"], &["t"], &[("perm", [0, 3, 1, 2].into())])
+                    .node("Conv", &["t", "w"], &["c"])
+                    .node("Relu", &["c"], &["y"])
+            }),
+        ),
+        Case::new(
+            "transpose_rank_6",
+            one(13, &[1, 2, 3, 2, 2, 2], "Transpose", &[("perm", [5, 0, 3, 1, 4, 2].into())]),
+        ),
+        Case::new(
+            "transpose_elementwise",
+            model(13, &[2, 3, 4], |m| {
+                m.random("c", &[3])
+                    .random("k", &[1, 2, 1])
+                    .node_with("Transpose", &["x"], &["t"], &[("perm", [2, 0, 1].into())])
+                    .node("Mul", &["t", "c"], &["m"])
+                    .node("Add", &["m", "k"], &["y"])
+            }),
+        ),
+        Case::new(
+            "reshape_flatten_linear",
+            model(13, &[1, 3, 4, 4], |m| {
+                m.random("w", &[2, 3, 3, 3])
+                    .random("v", &[8, 5])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Flatten", &["c"], &["f"])
+                    .node("MatMul", &["f", "v"], &["y"])
+            }),
+        ),
+        Case::new(
+            "reshape_then_relu",
+            model(13, &[1, 3, 4], |m| {
+                m.random("w", &[4, 3, 1])
+                    .ints("s", &[3], &[0, -1, 2])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Reshape", &["c", "s"], &["r"])
+                    .node("Relu", &["r"], &["y"])
+            }),
+        ),
+        Case::new(
+            "reshape_affine",
+            model(13, &[1, 4, 6], |m| {
+                m.random("w", &[4, 4, 1])
+                    .random("k", &[4, 1, 1])
+                    .ints("s", &[4], &[1, 4, 2, 3])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Reshape", &["c", "s"], &["r"])
+                    .node("Mul", &["r", "k"], &["y"])
+            }),
+        ),
+        Case::new(
+            "channel_shuffle",
+            model(13, &[1, 6, 2, 2], |m| {
+                m.random("w", &[6, 6, 1, 1])
+                    .ints("s", &[5], &[1, 2, 3, 2, 2])
+                    .ints("t", &[4], &[1, 6, 2, 2])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node("Reshape", &["c", "s"], &["r"])
+                    .node_with("Transpose", &["r"], &["u"], &[("perm", [0, 2, 1, 3, 4].into())])
+                    .node("Reshape", &["u", "t"], &["v"])
+                    .node("Relu", &["v"], &["z"])
+                    .node("Conv", &["z", "w"], &["y"])
+            }),
+        ),
+        Case::new(
+            "squeeze_unsqueeze",
+            model(13, &[1, 3, 1, 4], |m| {
+                m.ints("a", &[1], &[2])
+                    .ints("b", &[2], &[0, -1])
+                    .node("Squeeze", &["x", "a"], &["s"])
+                    .node("Tanh", &["s"], &["t"])
+                    .node("Unsqueeze", &["t", "b"], &["y"])
+            }),
+        ),
+        Case::new(
+            "squeeze_attributes",
+            model(11, &[1, 3, 1, 4], |m| {
+                m.node_with("Squeeze", &["x"], &["s"], &[("axes", [0, 2].into())])
+                    .node("Tanh", &["s"], &["t"])
+                    .node_with("Unsqueeze", &["t"], &["y"], &[("axes", [1].into())])
+            }),
+        ),
+        Case::new("flatten_axis_0", one(13, &[2, 3, 4], "Flatten", &[("axis", 0.into())])),
+        Case::new("flatten_axis_negative", one(13, &[2, 3, 4], "Flatten", &[("axis", (-1).into())])),
+        Case::new(
+            "reshape_allowzero",
+            model(14, &[2, 3], |m| {
+                m.ints("s", &[1], &[6]).node_with("Reshape", &["x", "s"], &["y"], &[("allowzero", 1.into())])
+            }),
+        ),
+    ]
+}
+
+fn joins() -> Vec<Case> {
+    let join = |axis: i64| -> [(&'static str, Attr); 1] { [("axis", axis.into())] };
+    let mut cases = vec![];
+    for axis in [0, 1, 2, -1] {
+        let name = axis.to_string().replace('-', "minus_");
+        cases.push(Case::new(
+            &format!("concat_{name}"),
+            model(13, &[2, 3, 4], |m| {
+                m.random("w", &[4, 4]).node("MatMul", &["x", "w"], &["p"]).node_with(
+                    "Concat",
+                    &["x", "p"],
+                    &["y"],
+                    &join(axis),
+                )
+            }),
+        ));
+    }
+    cases.extend([
+        Case::new(
+            "concat_self",
+            model(13, &[1, 3, 4], |m| {
+                m.node("Relu", &["x"], &["r"]).node_with("Concat", &["r", "x", "r"], &["y"], &join(1))
+            }),
+        ),
+        Case::new(
+            "concat_one",
+            model(13, &[1, 3], |m| m.node("Tanh", &["x"], &["t"]).node_with("Concat", &["t"], &["y"], &join(1))),
+        ),
+        Case::new(
+            "concat_nested",
+            model(13, &[1, 3, 4], |m| {
+                m.random("w", &[2, 3, 1])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node_with("Concat", &["x", "c"], &["j"], &join(1))
+                    .random("v", &[2, 5, 1])
+                    .node("Conv", &["j", "v"], &["d"])
+                    .node_with("Concat", &["j", "d"], &["k"], &join(1))
+                    .node_with("Concat", &["k", "c", "j"], &["y"], &join(1))
+            }),
+        ),
+        Case::new(
+            "concat_constant",
+            model(13, &[1, 3, 4], |m| m.random("c", &[1, 2, 4]).node_with("Concat", &["c", "x"], &["y"], &join(1))),
+        ),
+        Case::new(
+            "concat_fixed_ranges",
+            model(13, &[2, 5], |m| {
+                m.node("Sigmoid", &["x"], &["s"])
+                    .node("Tanh", &["x"], &["t"])
+                    .node("Softmax", &["x"], &["u"])
+                    .node("HardSigmoid", &["x"], &["h"])
+                    .node_with("Concat", &["s", "t", "u", "h"], &["y"], &join(1))
+            }),
+        ),
+        Case::new(
+            "concat_probabilities",
+            model(13, &[1, 5], |m| {
+                m.node("Sigmoid", &["x"], &["s"]).node("Softmax", &["x"], &["u"]).node_with(
+                    "Concat",
+                    &["s", "u"],
+                    &["y"],
+                    &join(1),
+                )
+            }),
+        ),
+        Case::new(
+            "concat_sigmoid_also_used",
+            model(13, &[1, 5], |m| {
+                m.node("Sigmoid", &["x"], &["s"])
+                    .node("Mul", &["x", "x"], &["q"])
+                    .node_with("Concat", &["s", "q"], &["j"], &join(1))
+                    .output("j")
+                    .node("Mul", &["s", "x"], &["y"])
+            }),
+        )
+        .magnitude(4.0),
+        Case::new(
+            "concat_pool_conv",
+            model(13, &[1, 3, 6, 6], |m| {
+                m.random("w", &[4, 3, 2, 2])
+                    .node_with("Conv", &["x", "w"], &["c"], &[("strides", [2, 2].into())])
+                    .node_with(
+                        "MaxPool",
+                        &["x"],
+                        &["p"],
+                        &[("kernel_shape", [2, 2].into()), ("strides", [2, 2].into())],
+                    )
+                    .node_with("Concat", &["c", "p"], &["j"], &join(1))
+                    .node("Relu", &["j"], &["y"])
+            }),
+        ),
+        Case::new(
+            "concat_pad_sigmoid",
+            model(13, &[1, 2, 4], |m| {
+                m.ints("p", &[6], &[0, 0, 1, 0, 0, 1]).weights("v", &[], &[2.0]).node("Sigmoid", &["x"], &["s"]).node(
+                    "Pad",
+                    &["s", "p", "v"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new(
+            "concat_two_inputs",
+            Onnx::new(13)
+                .input("a", &[1, 2])
+                .input("b", &[1, 3])
+                .node_with("Concat", &["a", "b"], &["y"], &join(1))
+                .output("y"),
+        ),
+        Case::new(
+            "concat_slices",
+            model(13, &[1, 6, 2], |m| {
+                m.node_with("Split", &["x"], &["a", "b"], &join(1)).node("Relu", &["a"], &["r"]).node_with(
+                    "Concat",
+                    &["b", "r"],
+                    &["y"],
+                    &join(1),
+                )
+            }),
+        ),
+    ]);
+    cases
+}
+
+fn graphs() -> Vec<Case> {
+    vec![
+        Case::new(
+            "input_is_output",
+            Onnx::new(13)
+                .input("x", &[1, 3])
+                .node("Identity", &["x"], &["y"])
+                .output("y")
+                .node("Relu", &["x"], &["z"])
+                .output("z"),
+        ),
+        Case::new(
+            "input_itself_is_output",
+            Onnx::new(13).input("x", &[1, 3]).node("Relu", &["x"], &["z"]).output("z").output("x"),
+        ),
+        Case::new(
+            "input_reshaped_is_output",
+            model(13, &[2, 3], |m| m.ints("s", &[1], &[6]).node("Reshape", &["x", "s"], &["y"])),
+        ),
+        Case::new("input_transposed_is_output", one(13, &[2, 3], "Transpose", &[])),
+        Case::new(
+            "two_outputs_of_one_tensor",
+            model(13, &[1, 3, 4], |m| {
+                m.random("w", &[5, 3, 1]).node("Conv", &["x", "w"], &["y"]).node("Identity", &["y"], &["z"]).output("z")
+            }),
+        ),
+        Case::new(
+            "intermediate_output",
+            model(13, &[1, 3, 4], |m| {
+                m.random("w", &[3, 3, 1])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .output("c")
+                    .node("Relu", &["c"], &["r"])
+                    .node("Conv", &["r", "w"], &["y"])
+            }),
+        )
+        .steps(3.0),
+        Case::new(
+            "intermediate_output_in_place",
+            model(13, &[1, 3, 4], |m| {
+                m.node("Tanh", &["x"], &["t"])
+                    .output("t")
+                    .node("Sigmoid", &["t"], &["s"])
+                    .node("Add", &["s", "t"], &["u"])
+                    .node("Mul", &["u", "s"], &["y"])
+                    .output("s")
+            }),
+        )
+        .steps(3.0),
+        Case::new(
+            "alias_after_in_place",
+            model(13, &[2, 6], |m| {
+                m.ints("s", &[2], &[3, 4])
+                    .random("w", &[6, 6])
+                    .node("MatMul", &["x", "w"], &["t"])
+                    .node("Reshape", &["t", "s"], &["r"])
+                    .node("Sigmoid", &["t"], &["a"])
+                    .node("Tanh", &["r"], &["b"])
+                    .node("Reshape", &["a", "s"], &["c"])
+                    .node("Add", &["b", "c"], &["y"])
+            }),
+        ),
+        Case::new(
+            "reshaped_output_and_use",
+            model(13, &[2, 6], |m| {
+                m.ints("s", &[2], &[3, 4])
+                    .node("Tanh", &["x"], &["t"])
+                    .node("Reshape", &["t", "s"], &["y"])
+                    .node("Transpose", &["t"], &["u"])
+                    .output("u")
+                    .node("Sigmoid", &["t"], &["v"])
+                    .output("v")
+                    .output("t")
+            }),
+        ),
+        Case::new(
+            "several_inputs_and_outputs",
+            Onnx::new(13)
+                .input("a", &[1, 4])
+                .input("b", &[4, 1])
+                .input("c", &[1])
+                .node("Add", &["a", "b"], &["s"])
+                .node("Mul", &["s", "c"], &["p"])
+                .node("Sub", &["p", "a"], &["d"])
+                .output("d")
+                .output("s"),
+        ),
+        Case::new(
+            "shape_arithmetic",
+            Onnx::new(13)
+                .typed_input("x", 1, &["batch", "3", "4", "4"])
+                .random("w", &[2, 3, 3, 3])
+                .ints("zero", &[], &[0])
+                .ints("axes", &[1], &[0])
+                .ints("minus", &[1], &[-1])
+                .node("Conv", &["x", "w"], &["c"])
+                .node("Shape", &["c"], &["s"])
+                .node("Gather", &["s", "zero"], &["g"])
+                .node("Unsqueeze", &["g", "axes"], &["u"])
+                .node_with("Concat", &["u", "minus"], &["t"], &[("axis", 0.into())])
+                .node_with("Cast", &["t"], &["i"], &[("to", 7.into())])
+                .node("Reshape", &["c", "i"], &["r"])
+                .node("Relu", &["r"], &["y"])
+                .output("y"),
+        ),
+        Case::new(
+            "pinned_batch",
+            Onnx::new(13)
+                .typed_input("x", 1, &["batch", "3"])
+                .random("w", &[3, 2])
+                .node("MatMul", &["x", "w"], &["y"])
+                .output("y"),
+        )
+        .pin("batch", 3),
+        Case::new(
+            "constant_of_shape",
+            model(13, &[1, 3], |m| {
+                m.ints("s", &[2], &[1, 3])
+                    .node("ConstantOfShape", &["s"], &["c"])
+                    .node("Add", &["x", "c"], &["a"])
+                    .node_with("Constant", &[], &["k"], &[("value_float", 0.5f32.into())])
+                    .node("Mul", &["a", "k"], &["y"])
+            }),
+        ),
+        Case::new(
+            "cast_dropout",
+            model(13, &[1, 3], |m| {
+                m.node_with("Cast", &["x"], &["c"], &[("to", 1.into())]).node("Dropout", &["c"], &["d"]).node(
+                    "Relu",
+                    &["d"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new("rank_1", model(13, &[7], |m| m.node("Tanh", &["x"], &["t"]).node("Add", &["t", "x"], &["y"]))),
+        Case::new("one_element", model(13, &[1], |m| m.node("Tanh", &["x"], &["y"]))),
+        Case::new(
+            "squeeze_excite",
+            model(13, &[1, 4, 5, 5], |m| {
+                m.random("w", &[2, 4, 1, 1])
+                    .random("v", &[4, 2, 1, 1])
+                    .node("GlobalAveragePool", &["x"], &["p"])
+                    .node("Conv", &["p", "w"], &["a"])
+                    .node("Relu", &["a"], &["b"])
+                    .node("Conv", &["b", "v"], &["c"])
+                    .node("HardSigmoid", &["c"], &["d"])
+                    .node("Mul", &["x", "d"], &["y"])
+            }),
+        ),
+        Case::new("opset_22", one(22, &[1, 2, 6, 6], "MaxPool", &[("kernel_shape", [2, 2].into())])),
+        Case::new("opset_21_linear", model(21, &[1, 6], |m| m.random("w", &[6, 4]).node("Gemm", &["x", "w"], &["y"]))),
+    ]
+}
+
+/// Numbers at the ends of what 32-bit floats hold.
+fn extremes() -> Vec<Case> {
+    let conv = |name: &str, weights: &[f32], bias: &[f32]| {
+        Case::new(
+            name,
+            model(13, &[1, 2, 4], |m| {
+                m.weights("w", &[3, 2, 1], weights).weights("b", &[3], bias).node("Conv", &["x", "w", "b"], &["y"])
+            }),
+        )
+    };
+    vec![
+        conv("tiny_channel", &[1.0, -0.5, 1e-30, -1e-30, 0.3, 0.2], &[0.1, 0.7, 0.0]),
+        conv("denormal_channel", &[1.0, -0.5, 1e-42, -1e-41, 0.3, 0.2], &[0.1, -0.7, 0.0]),
+        conv("zero_channel", &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0], &[0.5, 0.0, 0.0]),
+        conv("all_constant", &[0.0; 6], &[0.5, 0.25, -1.0]),
+        conv("huge_weights", &[1e20, -1e20, 3e19, 2e20, 1e18, 1e20], &[0.0, 1e20, 0.0]),
+        conv("small_weights", &[1e-20, -1e-20, 3e-19, 2e-20, 1e-18, 1e-20], &[0.0, 1e-19, 0.0]),
+        conv("large_bias", &[1e-4, -1e-4, 1e-3, 1e-4, 1e-5, 1e-4], &[100.0, -100.0, 50.0]).steps(2.0),
+        Case::new(
+            "affine_spread",
+            model(13, &[1, 3, 4], |m| m.weights("k", &[3, 1], &[1e-6, 1.0, 1e3]).node("Mul", &["x", "k"], &["y"])),
+        ),
+        Case::new(
+            "affine_spread_conv",
+            model(13, &[1, 3, 4], |m| {
+                m.weights("k", &[3, 1], &[1e-6, 1.0, 1e3])
+                    .random("w", &[2, 3, 1])
+                    .node("Mul", &["x", "k"], &["z"])
+                    .node("Conv", &["z", "w"], &["y"])
+            }),
+        ),
+        Case::new(
+            "add_of_unequal",
+            model(13, &[1, 6], |m| {
+                m.weights("k", &[], &[1e-7]).node("Tanh", &["x"], &["t"]).node("Mul", &["x", "k"], &["s"]).node(
+                    "Add",
+                    &["t", "s"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new(
+            "difference_vanishes",
+            model(13, &[1, 6], |m| {
+                m.weights("k", &[6, 6], &identity(6, 1.000_001)).node("MatMul", &["x", "k"], &["s"]).node(
+                    "Sub",
+                    &["s", "x"],
+                    &["y"],
+                )
+            }),
+        )
+        .steps(f64::INFINITY),
+        Case::new(
+            "product_vanishes",
+            Onnx::new(13)
+                .input("a", &[1, 6])
+                .weights("lo", &[], &[0.0])
+                .weights("hi", &[], &[1e-9])
+                .node("Clip", &["a", "lo", "hi"], &["c"])
+                .node("Mul", &["c", "a"], &["y"])
+                .output("y"),
+        ),
+        Case::new(
+            "huge_inputs",
+            model(13, &[1, 3, 4], |m| m.random("w", &[2, 3, 1]).node("Conv", &["x", "w"], &["y"])),
+        )
+        .magnitude(1e30),
+        Case::new(
+            "tiny_inputs",
+            model(13, &[1, 3, 4], |m| m.random("w", &[2, 3, 1]).node("Conv", &["x", "w"], &["y"])),
+        )
+        .magnitude(1e-25),
+        Case::new(
+            "relu_of_negative",
+            model(13, &[1, 3], |m| {
+                m.weights("c", &[], &[-5.0]).node("Add", &["x", "c"], &["s"]).node("Relu", &["s"], &["r"]).node(
+                    "Add",
+                    &["r", "x"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new(
+            "constant_result",
+            model(13, &[1, 3], |m| {
+                m.weights("c", &[], &[0.0]).node("Mul", &["x", "c"], &["s"]).node("Add", &["s", "x"], &["y"])
+            }),
+        ),
+    ]
+}
+
+fn identity(n: usize, value: f32) -> Vec<f32> {
+    (0..n * n).map(|i| if i % (n + 1) == 0 { value } else { 0.0 }).collect()
+}
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    [
+        convolutions(),
+        batch_normalizations(),
+        products(),
+        elementwise(),
+        functions(),
+        pools(),
+        reductions(),
+        moves(),
+        joins(),
+        graphs(),
+        extremes(),
+    ]
+    .concat()
+}
+
+/// All cases, compiled once for all tests.
+static RESULTS: LazyLock<Vec<(String, anyhow::Result<Compiled>)>> =
+    LazyLock::new(|| cases().par_iter().map(|case| (case.name.clone(), case.compile())).collect());
+
+/// The cases that compile.
+pub fn compiled() -> Vec<&'static Compiled> {
+    RESULTS.iter().filter_map(|(_, result)| result.as_ref().ok()).collect()
+}
+
+fn assert_none(failures: Vec<String>) {
+    assert!(failures.is_empty(), "{} cases fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+#[test]
+fn every_case_compiles() {
+    let failures = RESULTS.iter().filter_map(|(name, result)| Some(format!("{name}: {:#}", result.as_ref().err()?)));
+    assert_none(failures.collect());
+}
+
+#[test]
+fn integers_are_close_to_the_float_model() {
+    let failures = compiled().into_par_iter().filter_map(|case| match case.deviation() {
+        Ok(steps) if steps <= case.steps => None,
+        Ok(steps) => Some(format!("{}: {steps:.2} steps", case.name)),
+        Err(error) => Some(format!("{}: {error:#}", case.name)),
+    });
+    assert_none(failures.collect());
+}
+
+#[test]
+fn program_and_evaluator_agree() {
+    let failures =
+        compiled().into_par_iter().filter_map(|case| case.check_program().err()).map(|error| format!("{error:#}"));
+    assert_none(failures.collect());
+}
+
+fn members() -> Vec<Member<'static>> {
+    let member = |case: &'static Compiled| Member {
+        program: case.build.lowered.program.program(),
+        bundle: &case.build.bundle,
+        samples: case.inputs.clone(),
+    };
+    compiled().into_iter().map(member).collect()
+}
+
+fn check_code(compiler: &str, flags: &[&str]) {
+    if !is_installed(compiler) {
+        assert!(!must_not_skip(), "{compiler} is missing");
+        println!("skipped: {compiler} is missing");
+        return;
+    }
+    let results = batch::run(&members(), compiler, flags).unwrap();
+    let failures = compiled().into_iter().zip(results).filter(|(case, bytes)| case.expected_bytes() != *bytes);
+    assert_none(failures.map(|(case, _)| format!("{}: emitted code and evaluator differ", case.name)).collect());
+}
+
+#[test]
+fn emitted_c_and_evaluator_agree() {
+    check_code("gcc", &[STRICT, &["-O1"]].concat());
+}
+
+#[test]
+fn emitted_c_has_no_undefined_behaviour() {
+    check_code("gcc", &["-std=c99", "-fsanitize=address,undefined", "-fno-sanitize-recover"]);
+}
+
+#[test]
+fn emitted_c_is_valid_cpp() {
+    if !is_installed("g++") {
+        assert!(!must_not_skip(), "g++ is missing");
+        println!("skipped: g++ is missing");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    batch::compile(&members(), folder.path(), "g++", &["-x", "c++", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"])
+        .unwrap();
+}
+
+#[test]
+fn arithmetic_on_positions_is_refused_with_advice() {
+    let model = one(13, &[2, 3], "ArgMax", &[("axis", 1.into())]);
+    let cast = model
+        .node_with("Cast", &["y"], &["f"], &[("to", 1.into())])
+        .random("c", &[1])
+        .node("Mul", &["f", "c"], &["z"])
+        .output("z");
+    let error = Case::new("positions", cast).compile().unwrap_err();
+    let problems = error.downcast::<ptqc::diag::Diagnostics>().unwrap();
+    let problem = problems.iter().next().unwrap();
+    assert_eq!((problem.location.node.as_deref(), problem.is_bug()), (Some("/z"), false), "{problem}");
+    assert!(problem.help.is_some(), "{problem}");
+}
