@@ -41,7 +41,7 @@ pub fn targets(args: &ListArgs) -> diag::Result<()> {
     };
     let rows: Vec<TargetRow> = TARGETS.iter().map(row).collect();
     let cells = |row: &TargetRow| [row.name.to_owned(), row.description.to_owned(), row.features.join(", ")];
-    print(args, &rows, ["target", "processor", "instructions that kernels use"], cells)
+    print(args, &rows, ["target", "processor", "instructions that kernels can use"], cells)
 }
 
 /// Lists the operators.

@@ -39,9 +39,10 @@ pub fn build(b: &mut LayerBuilder) {
         let reciprocal = f.bind("reciprocal", Type::U64, Expr::Const(Type::U64, 1 << (31 + bits)).div(total));
         f.each("i", terms, |f, i| {
             let value = f.load(x, step(&at[0], i.clone(), x_strides[axis]));
-            let e = f.lookup(exponentials, distance(max, value)).cast(Type::U64);
+            let e = f.bind("e", Type::U64, f.lookup(exponentials, distance(max, value)).cast(Type::U64));
             let steps = e.mul(reciprocal.clone()).add(Expr::Const(Type::U64, 1 << (22 + bits))).shr(23 + bits);
-            let value = steps.cast(Type::I32).sub(Expr::i32(128)).min(Expr::i32(127));
+            let scaled = f.bind("scaled", Type::I32, steps.cast(Type::I32));
+            let value = scaled.sub(Expr::i32(128)).min(Expr::i32(127));
             f.store(y, step(&at[1], i, y_strides[axis]), value);
         });
     });

@@ -55,9 +55,12 @@ impl Printer<'_> {
         match stmt {
             Stmt::Comment(text) => self.line(&format!("/* {} */", comment_line(text))),
             Stmt::For { var, count, body } => {
+                // The variable ends with its loop: the next loop may have the same.
+                let used = self.scope.enter();
                 let name = self.scope.bind_var(*var, *count - 1);
                 self.line(&format!("for (int32_t {name} = 0; {name} < {count}; {name}++) {{"));
                 self.inner(body);
+                self.scope.leave(used);
             }
             Stmt::Taps { tap, at, start, count, dilation, extent, body } => {
                 self.taps(*tap, *at, start, (*count, *dilation, *extent), body);

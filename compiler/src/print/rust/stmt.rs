@@ -50,9 +50,12 @@ impl Printer<'_, '_> {
         match stmt {
             Stmt::Comment(text) => comment(text),
             Stmt::For { var, count, body } => {
+                // The variable ends with its loop: the next loop may have the same.
+                let used = self.names.scope.enter();
                 let name = self.bind_var(*var, *count, uses_var(body, *var));
                 let count = Literal::i64_unsuffixed(*count);
                 let body = block(self.names, body, self.depth + 1);
+                self.names.scope.leave(used);
                 quote!(for #name in 0..#count { #body })
             }
             Stmt::Taps { tap, at, start, count, dilation, extent, body } => {
