@@ -11,7 +11,7 @@ use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::front::{self, ExternalFiles, FloatRunner, Model};
 use crate::ir::{Checked, Float, Graph, Quant};
 use crate::lower::{self, Lowered};
-use crate::plan::{self, CheckedPlan};
+use crate::plan::{self, CheckedPlan, Goal};
 use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use crate::report::{self, Provenance, Report};
 use crate::{passes, quantize};
@@ -99,6 +99,8 @@ pub struct Options<'a> {
     pub target: &'a Target,
     /// What it is written in.
     pub language: Language,
+    /// What it shall be best at.
+    pub goal: Goal,
     /// Who owns the working memory.
     pub arena: ArenaMode,
     /// Whether Rust code has functions that convert between real numbers and the model's integers.
@@ -131,8 +133,8 @@ pub struct Build {
 /// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
     let (quant, mut warnings) = quantize(frontend, ranges)?;
-    let plan = plan::plan(&quant)?;
-    let lowered = lower::lower(&plan, options.target, &options.name)?;
+    let plan = plan::plan(&quant, options.target, options.goal)?;
+    let lowered = lower::lower(&plan, &options.name)?;
     let provenance = Provenance {
         target: options.target.name.to_owned(),
         language: options.language,

@@ -30,4 +30,5 @@ pub use build_script::{Build, Generated};
 pub use calibrate::Method;
 #[cfg(feature = "samples")]
 pub use files::data::Preprocess;
+pub use plan::Goal;
 pub use print::{ArenaMode, Language};

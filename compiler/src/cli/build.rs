@@ -8,6 +8,7 @@ use super::output;
 use super::source::{ModelArgs, PreprocessArgs, RangesArgs};
 use crate::diag;
 use crate::driver;
+use crate::plan::Goal;
 use crate::print::{ArenaMode, Bundle, Language};
 use crate::recipe::{Recipe, find_target, symbol_prefix};
 use crate::report::Report;
@@ -25,6 +26,9 @@ pub struct BuildArgs {
     /// What the code is written in
     #[arg(long, value_enum, default_value = "c")]
     lang: Lang,
+    /// What the code shall be best at
+    #[arg(long, value_enum, default_value = "balanced")]
+    optimize: Optimize,
     /// Folder for the files; made if it is missing
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     output: PathBuf,
@@ -54,6 +58,19 @@ enum Lang {
     C,
     /// Rust 2021, no_std
     Rust,
+}
+
+/// What the code shall be best at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Optimize {
+    /// Few instructions, as long as code and memory do not pay much for it
+    Balanced,
+    /// Fewest instructions
+    Speed,
+    /// Fewest bytes of code and constants
+    Size,
+    /// Fewest bytes of working memory
+    Ram,
 }
 
 /// Who owns the working memory.
@@ -104,6 +121,12 @@ fn recipe(args: &BuildArgs) -> diag::Result<Recipe<'static>> {
         language: match args.lang {
             Lang::C => Language::C,
             Lang::Rust => Language::Rust,
+        },
+        goal: match args.optimize {
+            Optimize::Balanced => Goal::Balanced,
+            Optimize::Speed => Goal::Speed,
+            Optimize::Size => Goal::Size,
+            Optimize::Ram => Goal::Ram,
         },
         arena: match args.arena {
             Arena::Static => ArenaMode::Static,

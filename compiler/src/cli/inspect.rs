@@ -10,6 +10,7 @@ use crate::diag::{self, Code, Diagnostic};
 use crate::driver::{self, Build, Options};
 use crate::ir::Graph;
 use crate::names;
+use crate::plan::Goal;
 use crate::print::{ArenaMode, Language};
 use crate::recipe::find_target;
 
@@ -91,6 +92,7 @@ fn build(args: &InspectArgs, source: &Source) -> diag::Result<Build> {
         name: names::prefix(&stem),
         target: find_target(&args.target)?,
         language: Language::default(),
+        goal: Goal::default(),
         arena: ArenaMode::Static,
         float_helpers: false,
         command: format!("ptqc inspect {}", source.file_name),
