@@ -1,0 +1,67 @@
+//! Arguments that say what the code is like: target, language, names.
+
+use clap::{Args, ValueEnum};
+
+use super::source::{ModelArgs, RangesArgs};
+use crate::diag;
+use crate::print::{ArenaMode, Language};
+use crate::recipe::{Recipe, find_target, symbol_prefix};
+
+/// What is emitted.
+#[derive(Debug, Args)]
+pub struct CodeArgs {
+    /// What the code is for; `ptqc targets` lists them
+    #[arg(long, short, default_value = "generic")]
+    target: String,
+    /// What the code is written in
+    #[arg(long, value_enum, default_value = "c")]
+    lang: Lang,
+    /// Prefix of all symbols and files [default: from the model's file name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Who owns the working memory
+    #[arg(long, value_enum, default_value = "static")]
+    arena: Arena,
+    /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
+    #[arg(long)]
+    float_helpers: bool,
+}
+
+/// What the code is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lang {
+    /// C99
+    C,
+    /// Rust 2021, no_std
+    Rust,
+}
+
+/// Who owns the working memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Arena {
+    /// A static buffer in the emitted code
+    Static,
+    /// The caller passes a buffer; the code is re-entrant
+    Caller,
+}
+
+impl CodeArgs {
+    /// The arguments as a recipe.
+    pub fn recipe(&self, model: &ModelArgs, ranges: &RangesArgs) -> diag::Result<Recipe<'static>> {
+        Ok(Recipe {
+            dims: model.dims(),
+            target: find_target(&self.target)?,
+            ranges: ranges.origin()?,
+            language: match self.lang {
+                Lang::C => Language::C,
+                Lang::Rust => Language::Rust,
+            },
+            arena: match self.arena {
+                Arena::Static => ArenaMode::Static,
+                Arena::Caller => ArenaMode::Caller,
+            },
+            name: symbol_prefix(self.name.as_deref(), &model.model)?,
+            float_helpers: self.float_helpers,
+        })
+    }
+}
