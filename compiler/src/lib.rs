@@ -15,6 +15,8 @@ pub mod front;
 pub mod ir;
 pub mod kernels;
 pub mod lower;
+#[cfg(feature = "cli")]
+pub mod measure;
 pub mod names;
 pub mod ops;
 pub mod passes;

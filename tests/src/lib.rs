@@ -4,7 +4,6 @@
 pub mod batch;
 pub mod case;
 pub mod cases;
-pub mod harness;
 pub mod onnx;
 pub mod projects;
 pub mod qdq;
