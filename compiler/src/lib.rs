@@ -17,6 +17,7 @@ pub mod kernels;
 pub mod lower;
 pub mod names;
 pub mod ops;
+pub mod optimize;
 pub mod passes;
 pub mod plan;
 pub mod print;
