@@ -8,6 +8,7 @@ pub mod harness;
 pub mod onnx;
 pub mod projects;
 pub mod qdq;
+pub mod quant;
 pub mod real;
 pub mod rust;
 pub mod toolchain;

@@ -14,9 +14,10 @@ pub fn run(graph: &mut Graph<Quant>) -> bool {
     if order.iter().all(whole) {
         return false;
     }
-    for id in order.into_iter().filter(|id| kept.contains_key(id)) {
-        cut(graph, id, &kept);
-    }
+    let needed: Vec<NodeId> = order.into_iter().filter(|id| kept.contains_key(id)).collect();
+    needed.iter().for_each(|&id| cut(graph, id, &kept));
+    // Last, so that until here every node has the operands that the analysis saw.
+    needed.iter().for_each(|&id| leave_out(graph, id, &kept));
     graph.remove_unused();
     true
 }
@@ -62,11 +63,6 @@ fn cut(graph: &mut Graph<Quant>, id: NodeId, kept: &BTreeMap<NodeId, Kept>) {
             }
         }
         QuantOp::Reshape(reshape) => reshape.shape = shape.clone(),
-        QuantOp::Concat(concat) => {
-            let axis = concat.axis;
-            node.value.shape = shape;
-            return join_rest(graph, id, operands.into_iter().filter(|id| is_joined(&kept[id], axis)).collect());
-        }
         QuantOp::Input(_)
         | QuantOp::Table(_)
         | QuantOp::Add(_)
@@ -76,16 +72,23 @@ fn cut(graph: &mut Graph<Quant>, id: NodeId, kept: &BTreeMap<NodeId, Kept>) {
         | QuantOp::Mean(_)
         | QuantOp::Softmax(_)
         | QuantOp::ArgMax(_)
+        | QuantOp::Concat(_)
         | QuantOp::Pad(_)
         | QuantOp::Transpose(_) => {}
     }
     node.value.shape = shape;
 }
 
-/// A Concat of the operands that are left.
-fn join_rest(graph: &mut Graph<Quant>, id: NodeId, operands: Vec<NodeId>) {
+/// Leaves out the operands of a Concat that have nothing left to join.
+fn leave_out(graph: &mut Graph<Quant>, id: NodeId, kept: &BTreeMap<NodeId, Kept>) {
+    let QuantOp::Concat(concat) = &graph.node(id).op else { return };
+    let axis = concat.axis;
+    let joined = |id: &NodeId| kept.get(id).is_some_and(|kept| is_joined(kept, axis));
+    let (mut operands, before) = (graph.operands(id), graph.operands(id).len());
+    operands.retain(joined);
     match operands[..] {
-        [only] if !graph.is_output(id) => graph.replace_uses(id, only),
+        _ if operands.len() == before => {}
+        [only] => graph.replace_uses(id, only),
         _ => graph.set_operands(id, &operands),
     }
 }
