@@ -19,6 +19,7 @@ pub mod lower;
 pub mod measure;
 pub mod names;
 pub mod ops;
+pub mod optimize;
 pub mod passes;
 pub mod plan;
 pub mod print;
