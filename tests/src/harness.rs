@@ -18,12 +18,20 @@ pub struct Harness {
     pub outputs: Vec<Signature>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Whether some of its functions are in assembly, which safe Rust cannot call.
+    pub assembly: bool,
 }
 
 impl Harness {
     /// For a program as it was printed.
     pub fn new(program: &Program, arena: ArenaMode) -> Harness {
-        Harness { name: program.name.clone(), inputs: program.inputs.clone(), outputs: program.outputs.clone(), arena }
+        Harness {
+            name: program.name.clone(),
+            inputs: program.inputs.clone(),
+            outputs: program.outputs.clone(),
+            arena,
+            assembly: program.functions.iter().any(|function| function.assembly().is_some()),
+        }
     }
 
     /// Names of the emitted sources.

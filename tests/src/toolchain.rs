@@ -26,7 +26,7 @@ pub const STRICT: &[&str] = &[
 ];
 
 /// Flags for code of our own that is not under test.
-const SUPPORT: &[&str] = &["-std=gnu11", "-O1"];
+pub(crate) const SUPPORT: &[&str] = &["-std=gnu11", "-O1"];
 
 /// Whether a program can be started.
 pub fn is_installed(program: &str) -> bool {
@@ -81,7 +81,20 @@ pub fn finish(
     mut objects: Vec<String>,
 ) -> Result<Executable> {
     std::fs::write(folder.join("model.h"), harness.model_header())?;
-    let mut support = vec![("harness.c", HARNESS)];
+    std::fs::write(folder.join("harness.c"), HARNESS)?;
+    objects.push(compile(folder, "harness.c", compiler, SUPPORT)?);
+    link_for(folder, target, compiler, flags, objects)
+}
+
+/// Links objects with what a target needs beside them: access to files, start-up code.
+pub(crate) fn link_for(
+    folder: &Path,
+    target: &Target,
+    compiler: &Compiler,
+    flags: &[&str],
+    mut objects: Vec<String>,
+) -> Result<Executable> {
+    let mut support = vec![];
     match target.runner {
         Runner::User { .. } => support.push(("hosted.c", HOSTED)),
         Runner::Board(board) => {
@@ -99,7 +112,7 @@ pub fn finish(
     Ok(Executable { command: run_command(target), folder: folder.to_owned() })
 }
 
-fn compile(folder: &Path, source: &str, compiler: &Compiler, flags: &[&str]) -> Result<String> {
+pub(crate) fn compile(folder: &Path, source: &str, compiler: &Compiler, flags: &[&str]) -> Result<String> {
     let object = format!("{source}.o");
     let mut command = Command::new(compiler.program);
     command.args(compiler.flags).args(flags).args(["-c", source, "-o", &object]);
@@ -134,11 +147,23 @@ fn run_command(target: &Target) -> Vec<String> {
 impl Executable {
     /// Runs the model over samples: each holds the bytes of all inputs, the result those of all outputs.
     pub fn run(&self, inputs: &[u8]) -> Result<Vec<u8>> {
+        let (outputs, ended) = self.run_to_the_end(inputs)?;
+        ended.map(|()| outputs)
+    }
+
+    /// The same where the program may fail: what it has written until then, and how it ended.
+    pub fn run_to_the_end(&self, inputs: &[u8]) -> Result<(Vec<u8>, Result<()>)> {
         std::fs::write(self.folder.join("inputs.bin"), inputs)?;
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]);
-        run(&mut command, &self.folder)?;
-        Ok(std::fs::read(self.folder.join("outputs.bin"))?)
+        let ended = run(&mut command, &self.folder).map(drop);
+        let outputs = std::fs::read(self.folder.join("outputs.bin"));
+        // A program that has not even begun to write says why in its own words.
+        match (outputs, ended) {
+            (Ok(outputs), ended) => Ok((outputs, ended)),
+            (Err(_), Err(error)) => Err(error),
+            (Err(missing), Ok(())) => Err(missing.into()),
+        }
     }
 }
 
