@@ -178,8 +178,11 @@ impl<'a> LayerBuilder<'a> {
             Some(port) => operands[port],
             None => f.param("y", elem(ty), ty.shape.len(), Access::Write),
         };
-        let scratch =
-            layer.scratch.map(|buffer| f.param("scratch", Elem::U8, plan.buffers[buffer].bytes, Access::Write));
+        let (elem, access) = match layer.kernel.assembly {
+            true => (Elem::U8, Access::Write),
+            false => (Elem::I8, Access::ReadWrite),
+        };
+        let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
         LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 
