@@ -36,6 +36,8 @@ pub struct Harness {
     pub outputs: Vec<Signature>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Size of the working memory.
+    pub arena_bytes: usize,
     /// What is measured beside the outputs.
     pub meter: Option<Meter>,
 }
@@ -48,6 +50,7 @@ impl Harness {
             inputs: program.inputs.clone(),
             outputs: program.outputs.clone(),
             arena,
+            arena_bytes: program.arena_bytes,
             meter: None,
         }
     }
