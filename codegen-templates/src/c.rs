@@ -81,6 +81,28 @@ pub struct Function {
     pub body: String,
 }
 
+/// A function of assembly.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// Lines of the comment above it.
+    pub doc: Vec<String>,
+    /// Its declaration without semicolon.
+    pub prototype: String,
+    /// Its symbol.
+    pub symbol: String,
+    /// The instructions.
+    pub lines: Vec<String>,
+}
+
+/// A statement of the entry point.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Lines of the comment above it.
+    pub doc: Vec<String>,
+    /// The statement.
+    pub statement: String,
+}
+
 /// `NAME.c`.
 #[derive(Debug, Template)]
 #[template(path = "c/source.c.txt", escape = "none")]
@@ -95,12 +117,16 @@ pub struct Source {
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.
     pub helpers: Vec<String>,
-    /// One function for each layer.
+    /// Conditions of the preprocessor under which the assembly is understood.
+    pub requirements: Vec<&'static str>,
+    /// Functions of assembly.
+    pub kernels: Vec<Kernel>,
+    /// One function for each layer that is computed by C.
     pub functions: Vec<Function>,
     /// The entry point without opening brace.
     pub prototype: String,
     /// Statements of the entry point.
-    pub calls: Vec<String>,
+    pub calls: Vec<Call>,
     /// Whether a static arena is needed.
     pub static_arena: bool,
     /// Parameters of the entry point that no call needs.

@@ -45,6 +45,7 @@ use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::driver;
 use crate::files::{self, Source, output};
+use crate::plan::Goal;
 use crate::print::{self, ArenaMode, Bundle, Language};
 use crate::recipe::{RangesFrom, Recipe, find_target, symbol_prefix};
 use crate::render;
@@ -69,6 +70,7 @@ pub struct Build {
     preprocess: Preprocess,
     target: Option<String>,
     language: Language,
+    goal: Goal,
     arena: ArenaMode,
     name: Option<String>,
     float_helpers: bool,
@@ -103,6 +105,7 @@ impl Build {
             preprocess: Preprocess::default(),
             target: None,
             language: Language::Rust,
+            goal: Goal::default(),
             arena: ArenaMode::Static,
             name: None,
             float_helpers: false,
@@ -155,6 +158,12 @@ impl Build {
     /// Rust, with `unsafe` inside.
     pub fn language(&mut self, language: Language) -> &mut Build {
         self.language = language;
+        self
+    }
+
+    /// What the code shall be best at.
+    pub fn optimize(&mut self, goal: Goal) -> &mut Build {
+        self.goal = goal;
         self
     }
 
@@ -226,6 +235,7 @@ impl Build {
             ranges: self.ranges_from()?,
             target,
             language: self.language,
+            goal: self.goal,
             // A static arena in C could be used by two threads at once; safe Rust must not be able to do that.
             arena: if self.language == Language::C { ArenaMode::Caller } else { self.arena },
             name: symbol_prefix(self.name.as_deref(), &self.model)?,

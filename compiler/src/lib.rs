@@ -21,6 +21,7 @@ pub mod lower;
 pub mod measure;
 pub mod names;
 pub mod ops;
+pub mod optimize;
 pub mod passes;
 pub mod plan;
 pub mod print;
@@ -34,4 +35,5 @@ pub use build_script::{Build, Generated};
 pub use calibrate::Method;
 #[cfg(feature = "samples")]
 pub use files::data::Preprocess;
+pub use plan::Goal;
 pub use print::{ArenaMode, Language};

@@ -1,14 +1,12 @@
 //! From plan to program: one function for each layer, one call for each function.
 
-use ptqc_target_runtimes::Target;
-
 use crate::diag::{self, Diagnostic};
 use crate::ir::Interval;
 use crate::kernels::{self, LayerBuilder};
 use crate::names::{Namer, identifier};
 use crate::ops::QuantOp;
 use crate::plan::{CheckedPlan, Layer, Place, Plan, TensorId, Work};
-use crate::program::{Access, Arg, Blob, BlobId, Call, CheckedProgram, Program, Signature};
+use crate::program::{Arg, Blob, BlobId, Call, CheckedProgram, Program, Signature};
 
 /// A program, and for each of its functions what the report says about it.
 #[derive(Debug)]
@@ -32,8 +30,8 @@ pub struct LoweredLayer {
     pub accumulator: Option<Interval>,
 }
 
-/// Lowers a plan for a target. `name` is the prefix of every symbol.
-pub fn lower(plan: &CheckedPlan, target: &Target, name: &str) -> diag::Result<Lowered> {
+/// Lowers a plan. `name` is the prefix of every symbol.
+pub fn lower(plan: &CheckedPlan, name: &str) -> diag::Result<Lowered> {
     let mut program = Program {
         name: name.to_owned(),
         inputs: signatures(plan, "input", plan.inputs.iter().copied()),
@@ -47,19 +45,18 @@ pub fn lower(plan: &CheckedPlan, target: &Target, name: &str) -> diag::Result<Lo
     let mut namer = Namer::default();
     let mut layers = vec![];
     for (layer_idx, layer) in plan.layers.iter().enumerate() {
-        let kernel = kernels::choose(layer, plan, target)
-            .ok_or_else(|| Diagnostic::internal(format!("no kernel computes layer `{}`", layer.name)))?;
         let function = namer.unique(&format!("{layer_idx:02}_{}", slug(layer)));
         let blobs_before = program.blobs.len();
         let mut builder = LayerBuilder::new(plan, layer, function.clone(), doc(plan, layer), &mut program.blobs);
-        (kernel.build)(&mut builder);
-        let built = builder.finish();
-        program.calls.push(Call { function: program.functions.len(), args: arguments(plan, layer, &constants) });
-        debug_assert!(built.params.iter().filter(|param| param.access != Access::Read).count() == 1);
+        (layer.kernel.build)(&mut builder);
+        let (built, passed) = builder.finish();
+        let mut args = arguments(plan, layer, &constants);
+        args.extend(passed.into_iter().map(Arg::Blob));
+        program.calls.push(Call { function: program.functions.len(), args });
         program.functions.push(built);
         layers.push(LoweredLayer {
             function,
-            kernel: kernel.name,
+            kernel: layer.kernel.name,
             constant_bytes: program.blobs[blobs_before..].iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
             accumulator: operator(layer).and_then(|op| op.accumulator()),
         });
@@ -113,7 +110,7 @@ fn arguments(plan: &Plan, layer: &Layer, constants: &[Option<BlobId>]) -> Vec<Ar
             tensors.push(operand);
         }
     }
-    if layer.in_place.is_none() {
+    if layer.in_place.is_none() || layer.kernel.assembly {
         tensors.push(layer.result);
     }
     let argument = |id: TensorId| match plan.place(id) {
@@ -122,7 +119,11 @@ fn arguments(plan: &Plan, layer: &Layer, constants: &[Option<BlobId>]) -> Vec<Ar
         Place::Arena(offset) => Arg::Arena(*offset),
         Place::Constant(_) => Arg::Blob(constants[plan.tensor(id).buffer].expect("every constant has a blob")),
     };
-    tensors.into_iter().map(argument).collect()
+    let scratch = layer.scratch.map(|buffer| match plan.buffers[buffer].place {
+        Place::Arena(offset) => Arg::Arena(offset),
+        Place::Input(_) | Place::Output(_) | Place::Constant(_) => unreachable!("working memory is in the arena"),
+    });
+    tensors.into_iter().map(argument).chain(scratch).collect()
 }
 
 /// Lines of the comment above a layer's function.
@@ -152,7 +153,7 @@ fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
         }
     }
     if let Some(port) = layer.in_place {
-        lines.push(format!("In place: the result replaces {}.", kernels::operand_name(port, layer.operands.len())));
+        lines.push(format!("In place: the result replaces {}.", kernels::operand_name(layer, port)));
     }
     lines
 }

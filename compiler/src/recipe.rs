@@ -11,6 +11,7 @@ use crate::diag::{self, Code, Diagnostic};
 use crate::driver::Options;
 use crate::files::{Source, file_name};
 use crate::names;
+use crate::plan::Goal;
 use crate::print::{ArenaMode, Language};
 
 /// Where the ranges come from.
@@ -33,6 +34,8 @@ pub struct Recipe<'a> {
     pub target: &'a Target,
     /// What it is written in.
     pub language: Language,
+    /// What it shall be best at.
+    pub goal: Goal,
     /// Who owns the working memory.
     pub arena: ArenaMode,
     /// Prefix of symbols and files.
@@ -48,6 +51,7 @@ impl<'a> Recipe<'a> {
             name: self.name.clone(),
             target: self.target,
             language: self.language,
+            goal: self.goal,
             arena: self.arena,
             float_helpers: self.float_helpers,
             command: self.command(source),
@@ -69,6 +73,9 @@ impl<'a> Recipe<'a> {
             command += &format!(" --lang {}", self.language.name());
         }
         command += &format!(" --target {} --name {} --arena {}", self.target.name, self.name, self.arena.name());
+        if self.goal != Goal::default() {
+            command += &format!(" --optimize {}", self.goal.name());
+        }
         if self.float_helpers {
             command += " --float-helpers";
         }

@@ -1,6 +1,6 @@
 //! One row for each target. A new target is a row here, and start-up code where its board needs some.
 
-use crate::Feature::{Dsp, LongMultiply, Mve, Neon};
+use crate::Feature::{Dsp, LongMultiply, Mve, Neon, Thumb2};
 use crate::board::{AN385, AN386, AN500, AN505, AN547, RISCV_VIRT};
 use crate::{Compiler, Runner, RustTarget, Target};
 
@@ -29,7 +29,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m3",
         description: "Arm Cortex-M3 (Armv7-M)",
         rust_archs: &["thumbv7m"],
-        features: &[LongMultiply],
+        features: &[Thumb2, LongMultiply],
         compilers: M3,
         rust: thumb("thumbv7m-none-eabi", "cortex-m3"),
         runner: Runner::Board(AN385),
@@ -38,7 +38,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m4",
         description: "Arm Cortex-M4, with or without FPU (Armv7E-M)",
         rust_archs: &["thumbv7em"],
-        features: &[LongMultiply, Dsp],
+        features: &[Thumb2, LongMultiply, Dsp],
         compilers: M4,
         rust: thumb("thumbv7em-none-eabihf", "cortex-m4"),
         runner: Runner::Board(AN386),
@@ -47,7 +47,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m7",
         description: "Arm Cortex-M7 (Armv7E-M)",
         rust_archs: &[],
-        features: &[LongMultiply, Dsp],
+        features: &[Thumb2, LongMultiply, Dsp],
         compilers: M7,
         rust: thumb("thumbv7em-none-eabihf", "cortex-m7"),
         runner: Runner::Board(AN500),
@@ -56,7 +56,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m33",
         description: "Arm Cortex-M33 with DSP extension (Armv8-M)",
         rust_archs: &["thumbv8m.main"],
-        features: &[LongMultiply, Dsp],
+        features: &[Thumb2, LongMultiply, Dsp],
         compilers: M33,
         rust: thumb("thumbv8m.main-none-eabihf", "cortex-m33"),
         runner: Runner::Board(AN505),
@@ -65,7 +65,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m55",
         description: "Arm Cortex-M55 with Helium (Armv8.1-M)",
         rust_archs: &[],
-        features: &[LongMultiply, Dsp, Mve],
+        features: &[Thumb2, LongMultiply, Dsp, Mve],
         compilers: M55,
         rust: thumb("thumbv8m.main-none-eabihf", "cortex-m55"),
         runner: Runner::Board(AN547),

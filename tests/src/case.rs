@@ -59,6 +59,7 @@ pub fn build_in(
         target,
         language,
         arena,
+        goal: ptqc::plan::Goal::default(),
         float_helpers: false,
         command: format!("ptqc build {name}.onnx"),
         model_sha256: "0".repeat(64),

@@ -94,6 +94,7 @@ impl Case {
             target: &TARGETS[0],
             language,
             arena: ArenaMode::Caller,
+            goal: ptqc::plan::Goal::default(),
             float_helpers: language == Language::Rust,
             command: String::new(),
             model_sha256: String::new(),

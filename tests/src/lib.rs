@@ -7,6 +7,7 @@ pub mod cases;
 pub mod onnx;
 pub mod projects;
 pub mod qdq;
+pub mod quant;
 pub mod real;
 pub mod rust;
 pub mod toolchain;

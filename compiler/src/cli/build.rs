@@ -79,12 +79,16 @@ fn summary(report: &Report, files: &Bundle, args: &BuildArgs) -> String {
         1 => "1 layer".to_owned(),
         count => format!("{count} layers"),
     };
+    let removed = match report.macs_nominal - report.macs {
+        0 => String::new(),
+        macs => format!("removed {macs} multiply-accumulates on which no output depends\n  "),
+    };
     format!(
-        "{name}: {layers}, {macs} multiply-accumulates\n  \
-         constants {weights} bytes, arena {arena} bytes{explained}\n  \
+        "{name}: {layers}, {macs}\n  \
+         {removed}constants {weights} bytes, arena {arena} bytes{explained}\n  \
          wrote {files} to {folder}",
         name = report.name,
-        macs = report.macs,
+        macs = report.multiply_accumulates(),
         weights = report.weight_bytes,
         arena = arena.bytes,
         files = files.keys().map(String::as_str).collect::<Vec<_>>().join(", "),

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::source::{ModelArgs, RangesArgs};
 use crate::diag;
+use crate::plan::Goal;
 use crate::print::{ArenaMode, Language};
 use crate::recipe::{Recipe, find_target, symbol_prefix};
 
@@ -16,6 +17,9 @@ pub struct CodeArgs {
     /// What the code is written in
     #[arg(long, value_enum, default_value = "c")]
     lang: Lang,
+    /// What the code shall be best at
+    #[arg(long, value_enum, default_value = "balanced")]
+    optimize: Optimize,
     /// Prefix of all symbols and files [default: from the model's file name]
     #[arg(long)]
     name: Option<String>,
@@ -34,6 +38,19 @@ enum Lang {
     C,
     /// Rust 2021, no_std
     Rust,
+}
+
+/// What the code shall be best at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Optimize {
+    /// Few instructions, as long as code and memory do not pay much for it
+    Balanced,
+    /// Fewest instructions
+    Speed,
+    /// Fewest bytes of code and constants
+    Size,
+    /// Fewest bytes of working memory
+    Ram,
 }
 
 /// Who owns the working memory.
@@ -55,6 +72,12 @@ impl CodeArgs {
             language: match self.lang {
                 Lang::C => Language::C,
                 Lang::Rust => Language::Rust,
+            },
+            goal: match self.optimize {
+                Optimize::Balanced => Goal::Balanced,
+                Optimize::Speed => Goal::Speed,
+                Optimize::Size => Goal::Size,
+                Optimize::Ram => Goal::Ram,
             },
             arena: match self.arena {
                 Arena::Static => ArenaMode::Static,

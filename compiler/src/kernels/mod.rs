@@ -13,13 +13,16 @@ mod moves;
 mod pad;
 mod pool;
 mod softmax;
+mod thumb;
+
+use std::fmt;
 
 use ptqc_target_runtimes::{Feature, Target};
 
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
-use crate::plan::{Layer, Plan, PlannedTensor, View, Work};
-use crate::program::{Access, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder};
+use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
+use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder};
 
 /// A way of computing some layers.
 #[derive(Clone, Copy)]
@@ -30,9 +33,21 @@ pub struct Kernel {
     pub accepts: fn(&Layer, &Plan) -> bool,
     /// Features that the target must have.
     pub needs: &'static [Feature],
-    /// Relative cost of an element or product; the cheapest kernel wins.
-    pub cost: u32,
-    /// Builds the loops.
+    /// A goal that has to be asked for, where the kernel is not for everybody.
+    pub goal: Option<Goal>,
+    /// Estimated instructions of the layer; of the kernels that can compute it, the cheapest wins.
+    pub instructions: fn(&Layer, &Plan) -> u64,
+    /// Bytes of working memory beside operands and result.
+    pub scratch: fn(&Layer, &Plan) -> usize,
+    /// By how many bytes the start of operand 0 must lie behind the start of the result, at least, for the two to share
+    /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap.
+    pub lead: fn(&Layer, &Plan) -> Option<usize>,
+    /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
+    pub adds: bool,
+    /// Whether it is a function of assembly. Such a function gets the addresses of all its buffers, even where two of
+    /// them share memory.
+    pub assembly: bool,
+    /// Builds the function.
     pub build: fn(&mut LayerBuilder),
 }
 
@@ -57,17 +72,62 @@ pub const KERNELS: &[Kernel] = &[
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
+    Kernel {
+        name: "thumb.table",
+        accepts: thumb::table::accepts,
+        needs: &[Feature::Thumb2],
+        instructions: thumb::table::instructions,
+        assembly: true,
+        build: thumb::table::build,
+        ..PORTABLE
+    },
 ];
 
+/// What kernels have in common that say nothing else.
+const PORTABLE: Kernel = Kernel {
+    name: "",
+    accepts: |_, _| false,
+    needs: &[],
+    goal: None,
+    instructions: portable_instructions,
+    scratch: |_, _| 0,
+    lead: |_, _| None,
+    adds: false,
+    assembly: false,
+    build: |_| {},
+};
+
+/// The kernel of a layer for which none has been chosen yet.
+pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };
+
 const fn portable(name: &'static str, accepts: fn(&Layer, &Plan) -> bool, build: fn(&mut LayerBuilder)) -> Kernel {
-    Kernel { name, accepts, needs: &[], cost: 100, build }
+    Kernel { name, accepts, build, ..PORTABLE }
+}
+
+/// What plain loops cost about: a product with its loads, an element with its requantization.
+fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
+    let result = &plan.tensor(layer.result).ty.shape;
+    let macs = match &layer.work {
+        Work::Operator(op) => op.macs(result),
+        Work::Copy => 0,
+    };
+    8 * macs + 20 * result.len() as u64
 }
 
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
-pub fn choose(layer: &Layer, plan: &Plan, target: &Target) -> Option<&'static Kernel> {
-    let usable =
-        |kernel: &&Kernel| kernel.needs.iter().all(|&feature| target.has(feature)) && (kernel.accepts)(layer, plan);
-    KERNELS.iter().filter(usable).min_by_key(|kernel| kernel.cost)
+pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
+    let usable = |kernel: &&Kernel| {
+        kernel.needs.iter().all(|&feature| target.has(feature))
+            && kernel.goal.is_none_or(|wanted| wanted == goal)
+            && (kernel.accepts)(layer, plan)
+    };
+    KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 /// A layer under construction: its tensors, the function that is being written, and the constants it needs.
@@ -85,36 +145,42 @@ pub struct LayerBuilder<'a> {
     blobs: &'a mut Vec<Blob>,
     operands: Vec<Buffer>,
     result: Buffer,
+    scratch: Option<Buffer>,
+    passed: Vec<BlobId>,
+    assembly: Option<Assembly>,
 }
 
 impl<'a> LayerBuilder<'a> {
-    /// An empty function with the layer's parameters: operands, then the result, or one for both in place.
+    /// An empty function with the layer's parameters: operands, then the result, or one for both in place, then working
+    /// memory.
     pub fn new(plan: &'a Plan, layer: &'a Layer, name: String, doc: Vec<String>, blobs: &'a mut Vec<Blob>) -> Self {
         let mut f = FunctionBuilder::new(name.clone(), doc);
         let mut operands: Vec<Buffer> = vec![];
+        let shared = layer.in_place.filter(|_| !layer.kernel.assembly);
         for (port, &id) in layer.operands.iter().enumerate() {
             // An operand that is used twice is one parameter.
             let known = layer.operands[..port].iter().position(|&other| other == id);
-            let access = if layer.in_place.is_some_and(|in_place| layer.operands[in_place] == id) {
-                Access::ReadWrite
-            } else {
-                Access::Read
+            let access = match shared.is_some_and(|in_place| layer.operands[in_place] == id) {
+                true => Access::ReadWrite,
+                false => Access::Read,
             };
             let buffer = match known {
                 Some(first) => operands[first],
                 None => {
-                    let (ty, name) = (&plan.tensor(id).ty, operand_name(port, layer.operands.len()));
+                    let (ty, name) = (&plan.tensor(id).ty, operand_name(layer, port));
                     f.param(&name, elem(ty), ty.shape.len(), access)
                 }
             };
             operands.push(buffer);
         }
         let ty = &plan.tensor(layer.result).ty;
-        let result = match layer.in_place {
+        let result = match shared {
             Some(port) => operands[port],
             None => f.param("y", elem(ty), ty.shape.len(), Access::Write),
         };
-        LayerBuilder { plan, layer, f, name, blobs, operands, result }
+        let scratch =
+            layer.scratch.map(|buffer| f.param("scratch", Elem::U8, plan.buffers[buffer].bytes, Access::Write));
+        LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 
     /// The operator; `None` for a copy.
@@ -145,15 +211,37 @@ impl<'a> LayerBuilder<'a> {
         self.result
     }
 
+    /// The working memory, if the kernel asked for some.
+    pub fn scratch(&self) -> Option<Buffer> {
+        self.scratch
+    }
+
     /// Adds constant data.
     pub fn blob(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) -> Buffer {
         self.blobs.push(Blob { name: format!("{}_{name}", self.name), doc: doc.into(), elem, data });
         Buffer::Blob(BlobId(self.blobs.len() - 1))
     }
 
-    /// The finished function.
-    pub fn finish(self) -> Function {
-        self.f.finish()
+    /// Adds constant data whose address is a further parameter of the function.
+    pub fn pass(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) {
+        self.f.param(name, elem, data.len(), Access::Read);
+        self.blob(name, doc, elem, data);
+        self.passed.push(BlobId(self.blobs.len() - 1));
+    }
+
+    /// Gives the function a body in assembly. Its parameters are the operands, the result, the working memory if there
+    /// is some, and what has been passed, in this order.
+    pub fn assemble(&mut self, assembly: Assembly) {
+        self.assembly = Some(assembly);
+    }
+
+    /// The finished function, and the constants that follow its other arguments.
+    pub fn finish(self) -> (Function, Vec<BlobId>) {
+        let function = match self.assembly {
+            Some(assembly) => self.f.finish_assembly(assembly),
+            None => self.f.finish(),
+        };
+        (function, self.passed)
     }
 }
 
@@ -162,9 +250,11 @@ fn strides(view: &View) -> Vec<usize> {
     view.strides().expect("the plan copies operands whose axes are not evenly spaced")
 }
 
-/// Names of a layer's operands.
-pub fn operand_name(port: usize, count: usize) -> String {
-    match count {
+/// Name of a layer's operand.
+pub fn operand_name(layer: &Layer, port: usize) -> String {
+    let own = layer.operands.len() - usize::from(layer.added.is_some());
+    match own {
+        _ if port >= own => "addend".to_owned(),
         1 => "x".to_owned(),
         2 => ["a", "b"][port].to_owned(),
         _ => format!("x{port}"),

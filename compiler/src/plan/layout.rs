@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use ptqc_target_runtimes::Target;
+
 use super::view::{View, nest};
-use super::{ArenaPlan, Layer, Place, Plan, PlannedBuffer, PlannedTensor, TensorId, Work};
+use super::{ArenaPlan, Goal, Layer, Place, Plan, PlannedBuffer, PlannedTensor, TensorId, Work};
+use crate::diag::{self, Diagnostic};
 use crate::ir::{Checked, Graph, Node, NodeId, Quant, QuantType, Shape};
+use crate::kernels;
 use crate::ops::QuantOp;
 
 /// A plan without addresses in the arena.
-pub fn lay_out(graph: &Checked<Graph<Quant>>) -> Plan {
+pub fn lay_out(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> diag::Result<Plan> {
     let plan = Plan {
         tensors: vec![],
         buffers: vec![],
@@ -26,7 +30,7 @@ pub fn lay_out(graph: &Checked<Graph<Quant>>) -> Plan {
         layouter.add(id);
     }
     layouter.add_outputs();
-    layouter.plan
+    choose_kernels(layouter.plan, target, goal)
 }
 
 struct Layouter<'a> {
@@ -112,7 +116,10 @@ impl Layouter<'_> {
             work: Work::Operator(node.op.clone()),
             operands,
             result,
+            added: None,
             in_place,
+            kernel: kernels::UNDECIDED,
+            scratch: None,
         });
         result
     }
@@ -135,7 +142,10 @@ impl Layouter<'_> {
             work: Work::Copy,
             operands: vec![tensor],
             result: copy,
+            added: None,
             in_place: None,
+            kernel: kernels::UNDECIDED,
+            scratch: None,
         });
         copy
     }
@@ -266,6 +276,22 @@ impl Layouter<'_> {
             self.plan.outputs.push((output.name.clone(), tensor));
         }
     }
+}
+
+/// Gives every layer its kernel, and the working memory that the kernel asks for.
+fn choose_kernels(mut plan: Plan, target: &Target, goal: Goal) -> diag::Result<Plan> {
+    for layer_idx in 0..plan.layers.len() {
+        let layer = &plan.layers[layer_idx];
+        let kernel = kernels::choose(layer, &plan, target, goal)
+            .ok_or_else(|| Diagnostic::internal(format!("no kernel computes layer `{}`", layer.name)))?;
+        let bytes = (kernel.scratch)(layer, &plan);
+        plan.layers[layer_idx].kernel = kernel;
+        if bytes > 0 {
+            plan.layers[layer_idx].scratch = Some(plan.buffers.len());
+            plan.buffers.push(PlannedBuffer { bytes, place: Place::Arena(0) });
+        }
+    }
+    Ok(plan)
 }
 
 /// Positions of the elements of a row (the last axis) if, sorted, they are evenly spaced.

@@ -21,7 +21,7 @@ pub struct Placement {
 }
 
 /// Every offset is a multiple of this, so that kernels may load words.
-pub const ALIGNMENT: usize = 4;
+pub const ALIGNMENT: usize = 8;
 
 /// Orders tried beyond the obvious ones while the lower bound is not met.
 const SEARCH_STEPS: usize = 2000;

@@ -8,13 +8,17 @@ mod view;
 
 use std::fmt;
 
+use ptqc_target_runtimes::Target;
+
 pub use layout::row_offsets;
 pub use memory::ALIGNMENT;
 pub use view::{Dim, View, joined, nest};
 
 use crate::diag::{self, Diagnostic};
 use crate::ir::{Checked, Graph, Origin, Quant, QuantType};
+use crate::kernels::Kernel;
 use crate::ops::QuantOp;
+use crate::ops::add::QAdd;
 
 /// Index into [`Plan::tensors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +68,41 @@ pub enum Work {
     Copy,
 }
 
+/// A sum with another tensor, computed on each element of a layer's result before it is stored.
+#[derive(Debug, Clone)]
+pub struct Added {
+    /// The sum. The other tensor is the layer's last operand and lies in memory like the result.
+    pub add: QAdd,
+    /// Which term of the sum is the layer's own result.
+    pub port: usize,
+}
+
+/// What the code shall be best at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// Few instructions, as long as code and memory do not pay much for it.
+    #[default]
+    Balanced,
+    /// Fewest instructions.
+    Speed,
+    /// Fewest bytes of code and constants.
+    Size,
+    /// Fewest bytes of working memory.
+    Ram,
+}
+
+impl Goal {
+    /// As it stands on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Goal::Balanced => "balanced",
+            Goal::Speed => "speed",
+            Goal::Size => "size",
+            Goal::Ram => "ram",
+        }
+    }
+}
+
 /// One step of the inference.
 #[derive(Debug, Clone)]
 pub struct Layer {
@@ -77,8 +116,14 @@ pub struct Layer {
     pub operands: Vec<TensorId>,
     /// What it writes.
     pub result: TensorId,
+    /// What is added to the result before it is stored.
+    pub added: Option<Added>,
     /// The operand in whose buffer the result is written, element by element.
     pub in_place: Option<usize>,
+    /// How it is computed.
+    pub kernel: &'static Kernel,
+    /// Working memory that the kernel needs: an index into [`Plan::buffers`].
+    pub scratch: Option<usize>,
 }
 
 /// The arena.
@@ -121,9 +166,9 @@ impl std::ops::Deref for CheckedPlan {
     }
 }
 
-/// Plans the execution of a graph.
-pub fn plan(graph: &Checked<Graph<Quant>>) -> diag::Result<CheckedPlan> {
-    let mut plan = layout::lay_out(graph);
+/// Plans the execution of a graph on a target.
+pub fn plan(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> diag::Result<CheckedPlan> {
+    let mut plan = layout::lay_out(graph, target, goal)?;
     assign_memory(&mut plan);
     check(plan).map_err(|problem| Diagnostic::internal(format!("plan: {problem}")).into())
 }
@@ -151,8 +196,8 @@ impl Plan {
 fn lifetimes(plan: &Plan) -> Vec<Option<memory::Lifetime>> {
     let mut lifetimes: Vec<Option<memory::Lifetime>> = vec![None; plan.buffers.len()];
     for (layer_idx, layer) in plan.layers.iter().enumerate() {
-        for id in layer.operands.iter().chain([&layer.result]) {
-            let buffer = plan.tensor(*id).buffer;
+        let tensors = layer.operands.iter().chain([&layer.result]).map(|id| plan.tensor(*id).buffer);
+        for buffer in tensors.chain(layer.scratch) {
             if !matches!(plan.buffers[buffer].place, Place::Arena(_)) {
                 continue;
             }

@@ -130,6 +130,49 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// The functions of assembly of a program: those of equal text are one, named after their kernel.
+#[derive(Debug, Default)]
+pub struct KernelNames<'a> {
+    /// Name, and the function whose text it is, in the order of the calls.
+    pub kernels: Vec<(String, &'a Function)>,
+    /// For each function of the program, its kernel.
+    by_function: BTreeMap<usize, usize>,
+}
+
+impl<'a> KernelNames<'a> {
+    /// Finds the kernels of a program.
+    pub fn of(program: &'a Program) -> Self {
+        let mut names = KernelNames::default();
+        let mut used = BTreeSet::new();
+        for call in &program.calls {
+            let function = &program.functions[call.function];
+            let Some(assembly) = function.assembly() else { continue };
+            let known = names.kernels.iter().position(|(_, other)| same_text(function, other));
+            let index = known.unwrap_or_else(|| {
+                let numbered = (2..).map(|number| format!("{}_{number}", assembly.kernel));
+                let mut candidates = std::iter::once(assembly.kernel.clone()).chain(numbered);
+                let name = candidates.find(|name| used.insert(name.clone())).expect("there is always another number");
+                names.kernels.push((name, function));
+                names.kernels.len() - 1
+            });
+            names.by_function.insert(call.function, index);
+        }
+        names
+    }
+
+    /// The kernel of a function of assembly.
+    pub fn name(&self, function: usize) -> Option<&str> {
+        Some(&self.kernels[*self.by_function.get(&function)?].0)
+    }
+}
+
+/// Whether two functions of assembly print the same.
+fn same_text(a: &Function, b: &Function) -> bool {
+    let types = |f: &Function| f.params.iter().map(|p| (p.signature.elem, p.access)).collect::<Vec<_>>();
+    let text = |f: &Function| f.assembly().map(|a| (a.kernel.clone(), a.doc.clone(), a.lines()));
+    types(a) == types(b) && text(a) == text(b)
+}
+
 /// The values of a blob in lines that are not longer than `width`.
 pub fn number_lines(blob: &Blob, width: usize, element: impl Fn(i64) -> String) -> Vec<String> {
     let mut lines = vec![];

@@ -1,6 +1,9 @@
 //! Writing functions of the loop language by hand, with closures for the blocks.
 
-use super::{Access, Affine, Buffer, Elem, Expr, Function, Index, Interval, Param, Reg, Signature, Stmt, Type, Var};
+use super::{
+    Access, Affine, Assembly, Body, Buffer, Elem, Expr, Function, Index, Interval, Param, Reg, Signature, Stmt, Type,
+    Var,
+};
 
 /// Builds one [`Function`]. Statements go to the innermost open block.
 #[derive(Debug)]
@@ -12,7 +15,8 @@ pub struct FunctionBuilder {
 impl FunctionBuilder {
     /// An empty function.
     pub fn new(name: impl Into<String>, doc: Vec<String>) -> Self {
-        let function = Function { name: name.into(), doc, params: vec![], vars: vec![], regs: vec![], body: vec![] };
+        let function =
+            Function { name: name.into(), doc, params: vec![], vars: vec![], regs: vec![], body: Body::Loops(vec![]) };
         FunctionBuilder { function, blocks: vec![vec![]] }
     }
 
@@ -100,7 +104,13 @@ impl FunctionBuilder {
 
     /// The finished function.
     pub fn finish(mut self) -> Function {
-        self.function.body = self.blocks.pop().expect("the outermost block is open until the end");
+        self.function.body = Body::Loops(self.blocks.pop().expect("the outermost block is open until the end"));
+        self.function
+    }
+
+    /// The finished function, with a body in assembly.
+    pub fn finish_assembly(mut self, assembly: Assembly) -> Function {
+        self.function.body = Body::Assembly(assembly);
         self.function
     }
 

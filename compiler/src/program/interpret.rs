@@ -25,7 +25,10 @@ pub fn interpret(program: &CheckedProgram, inputs: &[Vec<i64>]) -> Result<Vec<Ve
             regs: vec![0; function.regs.len()],
             bounds: vec![None; function.regs.len()],
         };
-        machine.block(&function.body).map_err(|problem| ProgramError(format!("{}: {problem}", function.name)))?;
+        if function.assembly().is_some() {
+            return Err(ProgramError(format!("{}: assembly runs on its target only", function.name)));
+        }
+        machine.block(function.stmts()).map_err(|problem| ProgramError(format!("{}: {problem}", function.name)))?;
     }
     let outputs = memory.outputs.into_iter().map(|output| output.into_iter().collect::<Option<Vec<i64>>>());
     outputs

@@ -8,6 +8,7 @@
 //! ([`Elem`]): a load widens, a store narrows, and the checker proves that the narrowing loses nothing.
 
 mod affine;
+mod assembly;
 mod build;
 mod check;
 mod expr;
@@ -16,6 +17,7 @@ mod interval;
 mod text;
 
 pub use affine::{Affine, Var};
+pub use assembly::{Assembly, Item};
 pub use build::FunctionBuilder;
 pub use check::{CheckedProgram, ProgramError};
 pub use expr::{Cmp, Expr, Index, Type};
@@ -113,14 +115,41 @@ pub struct Function {
     pub name: String,
     /// Lines of the comment above it: ONNX names, shapes, requantization, bound.
     pub doc: Vec<String>,
-    /// Buffers, in the order of the call's arguments. At most one is not [`Access::Read`].
+    /// Buffers, in the order of the call's arguments. Of those of loops, at most one is not [`Access::Read`].
     pub params: Vec<Param>,
     /// Names of the loop variables, indexed by [`Var`].
     pub vars: Vec<String>,
     /// Names and types of the registers, indexed by [`Reg`].
     pub regs: Vec<(String, Type)>,
     /// The body.
-    pub body: Vec<Stmt>,
+    pub body: Body,
+}
+
+/// How a function computes.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Statements of the loop language.
+    Loops(Vec<Stmt>),
+    /// Instructions of the target. Such a function has no variables and no registers.
+    Assembly(Assembly),
+}
+
+impl Function {
+    /// The statements; none in a function of assembly.
+    pub fn stmts(&self) -> &[Stmt] {
+        match &self.body {
+            Body::Loops(body) => body,
+            Body::Assembly(_) => &[],
+        }
+    }
+
+    /// The instructions, if it is a function of assembly.
+    pub fn assembly(&self) -> Option<&Assembly> {
+        match &self.body {
+            Body::Loops(_) => None,
+            Body::Assembly(assembly) => Some(assembly),
+        }
+    }
 }
 
 /// A scalar local of a function: an index into [`Function::regs`].

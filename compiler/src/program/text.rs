@@ -54,7 +54,11 @@ impl fmt::Display for Listing<'_> {
             format!("{:?} {}: {:?}[{}]", param.access, signature.name, signature.elem, signature.len)
         });
         writeln!(f, "fn {}({})", self.function.name, params.collect::<Vec<_>>().join(", "))?;
-        self.block(f, &self.function.body, 1)
+        if let Some(assembly) = self.function.assembly() {
+            writeln!(f, "  assembly {}, {} instructions", assembly.kernel, assembly.instructions())?;
+            return assembly.lines().iter().try_for_each(|line| writeln!(f, "  {line}"));
+        }
+        self.block(f, self.function.stmts(), 1)
     }
 }
 

@@ -50,6 +50,7 @@ fn pipeline(bytes: &[u8], random: &mut Rng) -> Result<(), Diagnostics> {
         target,
         language: Language::default(),
         arena: ArenaMode::Caller,
+        goal: ptqc::plan::Goal::default(),
         float_helpers: false,
         command: String::new(),
         model_sha256: String::new(),

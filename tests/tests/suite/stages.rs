@@ -22,6 +22,7 @@ fn check(name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) {
         target: &TARGETS[0],
         language: Language::C,
         arena: ArenaMode::Static,
+        goal: ptqc::plan::Goal::default(),
         float_helpers: false,
         command: format!("ptqc build {name}.onnx --ranges {name}.ranges.toml"),
         model_sha256: "0".repeat(64),

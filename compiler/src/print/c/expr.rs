@@ -193,7 +193,7 @@ fn type_of(expr: &Expr) -> Type {
 pub fn helpers(program: &Program) -> Vec<String> {
     let mut used = BTreeSet::new();
     for function in &program.functions {
-        function.body.iter().for_each(|stmt| collect_stmt(stmt, &mut used));
+        function.stmts().iter().for_each(|stmt| collect_stmt(stmt, &mut used));
     }
     used.into_iter().map(|helper| helper_function(&program.name, &helper)).collect()
 }

@@ -3,12 +3,14 @@
 mod expr;
 mod stmt;
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use ptqc_codegen_templates::c as templates;
 
-use super::common::{number_lines, plain_text, wrapped};
+use super::common::{KernelNames, number_lines, plain_text, wrapped};
 use super::{ArenaMode, Bundle, Interface, TensorInfo};
-use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Program, Signature};
+use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Param, Program, Signature};
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
@@ -88,6 +90,8 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
     let is_used = |wanted: &dyn Fn(&Arg) -> bool| program.calls.iter().any(|call| call.args.iter().any(wanted));
     let uses_arena = program.arena_bytes > 0 && is_used(&|arg| matches!(arg, Arg::Arena(_)));
     let caller = interface.arena == ArenaMode::Caller;
+    let names = KernelNames::of(program);
+    let loops = program.functions.iter().filter(|function| function.assembly().is_none());
     let unused_arena = (!uses_arena && caller).then(|| "arena".to_owned());
     let inputs = program.inputs.iter().enumerate();
     let unused_inputs = inputs.filter(|(index, _)| !is_used(&|arg| matches!(arg, Arg::Input(input) if input == index)));
@@ -97,9 +101,11 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         upper: program.name.to_uppercase(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
         helpers: expr::helpers(program),
-        functions: program.functions.iter().map(|f| function(program, f)).collect(),
+        requirements: requirements(&names),
+        kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
+        functions: loops.map(|f| function(program, f)).collect(),
         prototype: prototype(program, interface),
-        calls: program.calls.iter().map(|call| print_call(program, call)).collect(),
+        calls: program.calls.iter().map(|call| print_call(program, call, &names)).collect(),
         static_arena: uses_arena && !caller,
         unused_parameters: unused_arena.into_iter().chain(unused_inputs.map(|(_, input)| input.name.clone())).collect(),
     }
@@ -122,23 +128,41 @@ fn array(program: &Program, blob: &Blob) -> templates::Array {
     }
 }
 
+/// What the assembly of a program needs of the processor that the file is compiled for.
+fn requirements(names: &KernelNames) -> Vec<&'static str> {
+    let requirements = names.kernels.iter().filter_map(|(_, function)| Some(function.assembly()?.requires));
+    requirements.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kernel {
+    let assembly = function.assembly().expect("kernels are functions of assembly");
+    let symbol = format!("{}_{name}", program.name);
+    templates::Kernel {
+        doc: comment_lines(&assembly.doc),
+        prototype: format!("void {symbol}({})", parameters(function)),
+        lines: assembly.lines(),
+        symbol,
+    }
+}
+
 fn function(program: &Program, function: &Function) -> templates::Function {
-    let parameters: Vec<String> = function
-        .params
-        .iter()
-        .map(|param| {
-            let constant = if param.access == Access::Read { "const " } else { "" };
-            format!("{constant}{} *{}", c_type(param.signature.elem), param.signature.name)
-        })
-        .collect();
     templates::Function {
         doc: comment_lines(&function.doc),
-        signature: format!("static void {}_{}({})", program.name, function.name, parameters.join(", ")),
+        signature: format!("static void {}_{}({})", program.name, function.name, parameters(function)),
         body: stmt::body(program, function),
     }
 }
 
-fn print_call(program: &Program, call: &Call) -> String {
+fn parameters(function: &Function) -> String {
+    let parameter = |param: &Param| {
+        let constant = if param.access == Access::Read { "const " } else { "" };
+        format!("{constant}{} *{}", c_type(param.signature.elem), param.signature.name)
+    };
+    function.params.iter().map(parameter).collect::<Vec<_>>().join(", ")
+}
+
+/// A call. What is said of a layer stands above its function, or above the call where layers share one.
+fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates::Call {
     let function = &program.functions[call.function];
     let args: Vec<String> = call
         .args
@@ -151,7 +175,11 @@ fn print_call(program: &Program, call: &Call) -> String {
             Arg::Arena(offset) => arena_pointer(offset, param.signature.elem, param.access),
         })
         .collect();
-    format!("{}_{}({});", program.name, function.name, args.join(", "))
+    let kernel = names.name(call.function);
+    templates::Call {
+        doc: if kernel.is_some() { comment_lines(&function.doc) } else { vec![] },
+        statement: format!("{}_{}({});", program.name, kernel.unwrap_or(&function.name), args.join(", ")),
+    }
 }
 
 /// A typed pointer into the arena. Through `void *`, because the offset has been aligned for the type.

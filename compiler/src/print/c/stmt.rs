@@ -8,7 +8,7 @@ use crate::program::{Affine, Buffer, Elem, Expr, Function, Index, Program, Reg, 
 /// The body of a function, indented by two.
 pub fn body(program: &Program, function: &Function) -> String {
     let mut printer = Printer { scope: Scope::new(program, function), text: String::new(), indent: 1 };
-    printer.block(&function.body);
+    printer.block(function.stmts());
     printer.text
 }
 

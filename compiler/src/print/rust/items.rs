@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
 
-use super::super::common::{Scope, any_expr, plain_text, uses_buffer, wrapped};
+use super::super::common::{KernelNames, Scope, any_expr, plain_text, uses_buffer, wrapped};
 use super::super::{ArenaMode, Interface, TensorInfo};
 use super::expr::{Names, Packed, elem_type, loader};
-use super::stmt::{self, ident};
+use super::stmt::{self, comment, ident};
 use super::{function_name, static_name, weights_file};
 use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Program, Signature};
 
@@ -36,20 +36,21 @@ pub fn file(program: &Program, interface: &Interface) -> Vec<TokenStream> {
 }
 
 /// Which functions are printed: those that are called, once for each set of operands that are bytes of the arena.
-struct Variants {
+struct Variants<'a> {
     names: BTreeMap<(usize, Packed), String>,
+    kernels: KernelNames<'a>,
 }
 
-impl Variants {
-    fn of(program: &Program) -> Variants {
+impl Variants<'_> {
+    fn of(program: &Program) -> Variants<'_> {
         let mut names = BTreeMap::new();
-        for call in &program.calls {
+        for call in program.calls.iter().filter(|call| program.functions[call.function].assembly().is_none()) {
             let known = names.keys().filter(|(function, _): &&(usize, Packed)| *function == call.function).count();
             let name = function_name(&program.functions[call.function].name);
             let name = if known == 0 { name } else { format!("{name}_{}", known + 1) };
             names.entry((call.function, packed(program, call))).or_insert(name);
         }
-        Variants { names }
+        Variants { names, kernels: KernelNames::of(program) }
     }
 
     fn name(&self, program: &Program, call: &Call) -> &str {
@@ -260,6 +261,9 @@ fn borrowing_model() -> Vec<TokenStream> {
 /// split around it, and the others are in one of the two parts beside it.
 fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStream {
     let function = &program.functions[call.function];
+    if let Some(kernel) = variants.kernels.name(call.function) {
+        return print_kernel_call(program, call, kernel);
+    }
     let name = ident(variants.name(program, call));
     let spans = || {
         call.args.iter().zip(&function.params).filter_map(|(arg, param)| match *arg {
@@ -321,6 +325,52 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
         }
     }
     quote!(#split #lets layers::#name(#(#args),*);)
+}
+
+/// A call of a function of assembly, which takes addresses.
+fn print_kernel_call(program: &Program, call: &Call, kernel: &str) -> TokenStream {
+    let function = &program.functions[call.function];
+    let uses_arena = call.args.iter().any(|arg| matches!(arg, Arg::Arena(_)));
+    let memory = uses_arena.then(|| quote!(let memory = arena.as_mut_ptr();));
+    let named = call.args.iter().zip(&function.params).map(|(arg, param)| {
+        let name = ident(&param.signature.name);
+        let written = param.access != Access::Read;
+        let value = match *arg {
+            Arg::Input(index) => {
+                let input = name_of(&program.inputs[index]);
+                quote!(#input.as_ptr())
+            }
+            Arg::Output(index) => {
+                let output = name_of(&program.outputs[index]);
+                if written { quote!(#output.as_mut_ptr()) } else { quote!(#output.as_ptr()) }
+            }
+            Arg::Blob(id) => {
+                let constant = ident(&static_name(&program.blobs[id.0].name));
+                quote!(weights::#constant.as_ptr())
+            }
+            Arg::Arena(offset) => {
+                let offset = Literal::usize_unsuffixed(offset);
+                let cast = if written { quote!(cast()) } else { quote!(cast_const().cast()) };
+                quote!(memory.wrapping_add(#offset).#cast)
+            }
+        };
+        (quote!(let #name = #value;), name)
+    });
+    let (lets, names): (Vec<TokenStream>, Vec<_>) = named.unzip();
+    let doc: TokenStream = verbatim_lines(&function.doc).iter().map(|line| comment(line)).collect();
+    let safety = comment(
+        "SAFETY: each buffer has the length that the kernel was made for; what they share, the planner has proven.",
+    );
+    let kernel = ident(kernel);
+    quote! {
+        #doc
+        {
+            #memory
+            #(#lets)*
+            #safety
+            unsafe { layers::#kernel(#(#names),*) };
+        }
+    }
 }
 
 fn name_of(signature: &Signature) -> TokenStream {
@@ -434,7 +484,7 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
     let used: BTreeSet<&(usize, Packed)> = variants.names.keys().collect();
     let functions = used.iter().map(|key| function(program, &program.functions[key.0], &key.1, &variants.names[*key]));
     let uses_blobs = |function: &Function| {
-        (0..program.blobs.len()).any(|blob| uses_buffer(&function.body, Buffer::Blob(crate::program::BlobId(blob))))
+        (0..program.blobs.len()).any(|blob| uses_buffer(function.stmts(), Buffer::Blob(crate::program::BlobId(blob))))
     };
     let weights = used.iter().any(|(index, _)| uses_blobs(&program.functions[*index])).then(|| {
         quote!(
@@ -442,6 +492,7 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         )
     });
     let helpers = helpers(program, &used);
+    let kernels = variants.kernels.kernels.iter().map(|(name, function)| kernel(name, function));
     quote! {
         #[doc = " One function for each layer. Indices follow the layout in memory, and casts have been proven to lose nothing."]
         #[allow(clippy::needless_range_loop)]
@@ -454,6 +505,7 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         #[allow(clippy::trivially_copy_pass_by_ref)]
         mod layers {
             #weights
+            #(#kernels)*
             #(#functions)*
             #(#helpers)*
         }
@@ -471,7 +523,7 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
     let mut constants = vec![];
     for (index, blob) in program.blobs.iter().enumerate() {
         let id = crate::program::BlobId(index);
-        if !uses_buffer(&function.body, Buffer::Blob(id)) {
+        if !uses_buffer(function.stmts(), Buffer::Blob(id)) {
             continue;
         }
         let short = blob.name.strip_prefix(&format!("{}_", function.name)).unwrap_or(&blob.name);
@@ -479,7 +531,7 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
         let (local, constant) = (ident(&names.blobs[index]), ident(&static_name(&blob.name)));
         constants.push(quote!(let #local = &weights::#constant;));
     }
-    let body = stmt::block(&mut names, &function.body, 2);
+    let body = stmt::block(&mut names, function.stmts(), 2);
     quote! {
         #(#[doc = #doc])*
         pub(super) fn #name(#(#parameters),*) {
@@ -489,10 +541,35 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
     }
 }
 
+/// A function of assembly.
+fn kernel(name: &str, function: &Function) -> TokenStream {
+    let assembly = function.assembly().expect("kernels are functions of assembly");
+    let doc = verbatim(&assembly.doc);
+    let name = ident(name);
+    let parameters = function.params.iter().map(|param| {
+        let (name, elem) = (format_ident!("_{}", param.signature.name), ident(elem_type(param.signature.elem)));
+        if param.access == Access::Read { quote!(#name: *const #elem) } else { quote!(#name: *mut #elem) }
+    });
+    let directives = assembly.rust_directives.iter().map(|line| format!("  {line}"));
+    let lines: Vec<String> = directives.chain(assembly.lines()).collect();
+    let text: Literal = format!("r\"\n{}\n\"", lines.join("\n")).parse().expect("assembly has no quotes");
+    quote! {
+        #(#[doc = #doc])*
+        #[doc = ""]
+        #[doc = " # Safety"]
+        #[doc = ""]
+        #[doc = " The buffers have the lengths and the alignment of the layer that it is called for."]
+        #[unsafe(naked)]
+        pub(super) unsafe extern "C" fn #name(#(#parameters),*) {
+            core::arch::naked_asm!(#text, options(raw))
+        }
+    }
+}
+
 fn parameter(function: &Function, index: usize, packed: &Packed, access: Access) -> TokenStream {
     let Signature { name, elem, len } = &function.params[index].signature;
     let buffer = Buffer::Param(index);
-    let name = if uses_buffer(&function.body, buffer) { ident(name) } else { format_ident!("_{name}") };
+    let name = if uses_buffer(function.stmts(), buffer) { ident(name) } else { format_ident!("_{name}") };
     let element = match packed.contains(&buffer) {
         true => {
             let bytes = Literal::usize_unsuffixed(elem.bytes());
@@ -512,15 +589,18 @@ fn parameter(function: &Function, index: usize, packed: &Packed, access: Access)
 
 /// Lines of documentation that rustdoc takes as they are: the model's names are no markup.
 fn verbatim(lines: &[String]) -> Vec<String> {
-    let lines = wrapped(lines.iter().map(|line| plain_text(line).replace("```", "` ` `")), DOC_LINE);
-    let lines = lines.into_iter().map(|line| format!(" {line}"));
+    let lines = verbatim_lines(lines).into_iter().map(|line| format!(" {line}"));
     std::iter::once(" ```text".to_owned()).chain(lines).chain([" ```".to_owned()]).collect()
+}
+
+fn verbatim_lines(lines: &[String]) -> Vec<String> {
+    wrapped(lines.iter().map(|line| plain_text(line).replace("```", "` ` `")), DOC_LINE)
 }
 
 /// Small functions that the layers use.
 fn helpers(program: &Program, used: &BTreeSet<&(usize, Packed)>) -> Vec<TokenStream> {
     let mut items = vec![];
-    if used.iter().any(|(function, _)| stmt::selects(&program.functions[*function].body)) {
+    if used.iter().any(|(function, _)| stmt::selects(program.functions[*function].stmts())) {
         items.push(quote! {
             fn select(condition: bool, then: i32, otherwise: i32) -> i32 {
                 if condition {
@@ -537,7 +617,7 @@ fn helpers(program: &Program, used: &BTreeSet<&(usize, Packed)>) -> Vec<TokenStr
                 packed.iter().any(|&buffer| {
                     let Buffer::Param(index) = buffer else { return false };
                     let param = &function.params[index];
-                    let loaded = any_expr(&function.body, &|_| false, &|expr| {
+                    let loaded = any_expr(function.stmts(), &|_| false, &|expr| {
                         matches!(expr, Expr::Load(source, Index::Affine(_) | Index::Value(_)) if *source == buffer)
                     });
                     param.signature.elem == elem && if loads { loaded } else { param.access != Access::Read }

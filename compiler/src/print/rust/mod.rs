@@ -55,13 +55,12 @@ fn source(program: &Program, interface: &Interface) -> String {
     head.push(String::new());
     head.extend(comment_lines(&interface.facts));
     head.push(String::new());
-    head.extend(
-        [
-            "Integers only, no unsafe code, no allocation, no panic, no dependency; Rust 1.88, edition 2021.",
-            "Declare it as a module, or include it from the output folder of a build script:",
-        ]
-        .map(str::to_owned),
-    );
+    let unsafety = match program.functions.iter().any(|function| function.assembly().is_some()) {
+        true => "unsafe code for assembly only",
+        false => "no unsafe code",
+    };
+    head.push(format!("Integers only, {unsafety}, no allocation, no panic, no dependency; Rust 1.88, edition 2021."));
+    head.push("Declare it as a module, or include it from the output folder of a build script:".to_owned());
     head.push(format!("    mod {0} {{ include!(concat!(env!(\"OUT_DIR\"), \"/{0}.rs\")); }}", program.name));
     let head: String = head.iter().map(|line| format!("// {line}").trim_end().to_owned() + "\n").collect();
     head + "\n" + &format::items(&items::file(program, interface))
