@@ -73,3 +73,81 @@ pub struct Cost {
     /// Bytes of stack.
     pub stack: u64,
 }
+
+pub(crate) const HOST: Cost = Cost {
+    cycles_per_instruction: None,
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const M0PLUS: Cost = Cost {
+    cycles_per_instruction: Some(1.4),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const M3: Cost = Cost {
+    cycles_per_instruction: Some(1.4),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const M4: Cost = Cost {
+    cycles_per_instruction: Some(1.25),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const M7: Cost = Cost {
+    cycles_per_instruction: Some(0.75),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const M33: Cost = Cost {
+    cycles_per_instruction: Some(1.2),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const M55: Cost = Cost {
+    cycles_per_instruction: Some(1.25),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const RISCV32: Cost = Cost {
+    cycles_per_instruction: Some(1.2),
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const ARMV7A: Cost = Cost {
+    cycles_per_instruction: None,
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const AARCH64: Cost = Cost {
+    cycles_per_instruction: None,
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};
+pub(crate) const X86_64: Cost = Cost {
+    cycles_per_instruction: None,
+    instructions: [2.0, 1.0, 4.0, 10.0, 1.0, 2.0, 1.0, 1.0, 2.0, 2.0, 2.0, 6.0, 8.0, 10.0],
+    bytes_per_instruction: 3.0,
+    bytes_per_function: 40.0,
+    stack: 120,
+};

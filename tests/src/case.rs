@@ -114,8 +114,7 @@ pub fn run_rust_and_compare(
     let harness = Harness::new(build.lowered.program.program(), arena);
     let what = || format!("Rust of {} on {}, {profile:?}", build.report.name, target.name);
     let on = (target, compiler);
-    let executable =
-        rust::build(folder.path(), &harness, on, rustc, profile).with_context(what)?;
+    let executable = rust::build(folder.path(), &harness, on, rustc, profile).with_context(what)?;
     compare(&executable, &harness, (inputs, expected)).with_context(what)
 }
 

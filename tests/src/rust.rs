@@ -35,7 +35,9 @@ pub fn find(target: &Target) -> Result<Rustc> {
             return Ok(rustc);
         }
     }
-    bail!("no rustc with the core library for {triple}, or with its source (Debian: rustc-web, cargo-web, rust-web-src)")
+    bail!(
+        "no rustc with the core library for {triple}, or with its source (Debian: rustc-web, cargo-web, rust-web-src)"
+    )
 }
 
 /// Builds the core library for a target once and returns a sysroot with it.

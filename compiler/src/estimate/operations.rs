@@ -5,7 +5,7 @@ use std::ops::{AddAssign, Mul};
 
 use ptqc_target_runtimes::Operation;
 
-use crate::program::{Affine, Expr, Function, Index, Program, Stmt, Type, Var, operands, type_of};
+use crate::program::{Affine, Buffer, Expr, Function, Index, Program, Stmt, Type, Var};
 
 /// How often each operation is executed, in the order of [`Operation::ALL`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ struct Counter<'a> {
 
 impl Counter<'_> {
     fn call(&mut self) -> Operations {
-        let mut operations = self.block(&self.function.body);
+        let mut operations = self.block(self.function.stmts());
         operations.add(Operation::Call);
         operations
     }
@@ -154,7 +154,11 @@ impl Counter<'_> {
     }
 
     fn is_word(&self, expr: &Expr) -> bool {
-        matches!(type_of(self.program, self.function, expr), Type::I32 | Type::U32)
+        let elem = |buffer: Buffer| match buffer {
+            Buffer::Param(index) => self.function.params[index].signature.elem,
+            Buffer::Blob(id) => self.program.blobs[id.0].elem,
+        };
+        matches!(expr.ty(&|reg| self.function.regs[reg.0].1, &elem), Type::I32 | Type::U32)
     }
 
     fn expr(&self, expr: &Expr, operations: &mut Operations) {
@@ -171,7 +175,7 @@ impl Counter<'_> {
             Expr::Div(..) => operations.add(Operation::Division),
             Expr::Min(..) | Expr::Max(..) | Expr::Select { .. } => operations.add(Operation::Selection),
         }
-        operands(expr).into_iter().for_each(|operand| self.expr(operand, operations));
+        expr.operands().into_iter().for_each(|operand| self.expr(operand, operations));
     }
 }
 

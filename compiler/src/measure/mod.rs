@@ -19,9 +19,9 @@ use crate::diag::{self, Code, Diagnostic};
 use crate::driver::Build;
 use crate::evaluate::evaluate;
 use crate::figures::{Figures, Flash, LayerCost, Method, Time};
-use crate::print::ArenaMode;
+use crate::print::{ArenaMode, Language};
 use binary::{Binary, Sections};
-use counter::{Counts, Parts};
+use counter::{Counts, Names, Parts};
 use harness::{Harness, Meter};
 use rustc::{Profile, Rustc};
 use toolchain::{Executable, Failure};
@@ -62,10 +62,9 @@ pub fn measure(setup: &Setup) -> diag::Result<Figures> {
     };
     let stack = bench.stack()?;
     let time = if emulator.is_empty() { Some(bench.time(&objects)?) } else { None };
-    let code = parts.code_bytes();
-    let layers: Vec<LayerCost> = (0..bench.functions.len())
-        .map(|index| (counts.as_ref().map(|counts| counts.functions[index]), code[index]))
-        .collect();
+    let code = parts.code_bytes.iter().enumerate();
+    let layers: Vec<LayerCost> =
+        code.map(|(layer, &code)| (counts.as_ref().map(|counts| counts.layers[layer]), code)).collect();
     let mut figures = Figures::new(setup.build, Method::Measured, &layers);
     figures.compiler = Some(bench.compiler.clone());
     figures.flags = vec![setup.optimisation.to_owned()];
@@ -99,8 +98,6 @@ struct Bench<'a> {
     folder: &'a Path,
     setup: &'a Setup<'a>,
     harness: Harness,
-    /// Source names of the layers' functions.
-    functions: Vec<String>,
     inputs: Vec<u8>,
     expected: Vec<u8>,
     /// Program and version.
@@ -119,7 +116,6 @@ impl<'a> Bench<'a> {
         Ok(Bench {
             folder,
             setup,
-            functions: build.report.layers.iter().map(|layer| layer.function.clone()).collect(),
             inputs: harness.encode_inputs(&[sample.to_vec()]),
             expected: harness.encode_outputs(&[evaluate(&build.quant, sample)]),
             compiler: String::from_utf8_lossy(&version).lines().next().unwrap_or_default().to_owned(),
@@ -153,8 +149,13 @@ impl<'a> Bench<'a> {
         let support = toolchain::support(self.setup.target);
         let support: Vec<String> = support.iter().map(|(source, _)| toolchain::object_name(source)).collect();
         let entry_point = format!("{}_run", self.harness.name);
-        // In Rust, it is a method behind a wrapper.
-        Parts::new(self.folder, (objects, &support), &[&entry_point, "run"], &self.functions)
+        let Setup { build, rustc, .. } = self.setup;
+        let layers: Vec<String> = build.report.layers.iter().map(|layer| layer.function.clone()).collect();
+        let language = if rustc.is_some() { Language::Rust } else { Language::C };
+        let kernels = language.kernel_names(build.lowered.program.program());
+        // In Rust, the entry point is a method behind a wrapper.
+        let names = Names { entry_points: &[&entry_point, "run"], layers: &layers, kernels: &kernels };
+        Parts::new(self.folder, (objects, &support), &names)
     }
 
     fn count(&self, executable: &Executable, parts: &Parts) -> diag::Result<Counts> {
@@ -184,11 +185,12 @@ impl<'a> Bench<'a> {
         let (mut sizes, mut own, mut used) = (Sections::default(), BTreeSet::new(), BTreeSet::new());
         for object in &objects {
             sizes += object.sections()?;
-            own.extend(object.functions()?.into_iter().map(|function| function.name));
+            own.extend(object.functions()?.into_iter().map(|function| function.symbol));
             used.extend(object.undefined()?);
         }
         let program = read(&toolchain::PROGRAM.to_owned())?.functions()?;
-        let called = program.iter().filter(|function| used.contains(&function.name) && !own.contains(&function.name));
+        let called =
+            program.iter().filter(|function| used.contains(&function.symbol) && !own.contains(&function.symbol));
         let library = called.map(|function| function.addresses.end - function.addresses.start).sum();
         Ok((Flash { code: sizes.code, library, weights: sizes.constants }, sizes.variables))
     }

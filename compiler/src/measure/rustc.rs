@@ -83,7 +83,7 @@ impl Rustc {
         output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
     }
 
-/// Compiles a crate in a folder.
+    /// Compiles a crate in a folder.
     pub fn compile(&self, folder: &Path, source: &str, object: &str, profile: Profile) -> Result<(), Failure> {
         let mut command = Command::new(&self.program);
         command.args(&self.flags).args(["--edition=2021", "-Cpanic=abort", source, "-o", object]);

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
-use super::super::common::{any_expr, parts, plain_text, type_of, uses_var};
+use super::super::common::{any_expr, plain_text, type_of, uses_var};
 use super::expr::{Names, Strength, at_least, elem_type, element, halves, position, print, value_type};
 use crate::program::{Affine, Buffer, Elem, Expr, Index, Reg, Stmt, Type, Var};
 
@@ -228,7 +228,7 @@ impl Printer<'_, '_> {
 
     /// The longest part of an expression that fits a line and is worth a name.
     fn longest_part(&self, expr: &Expr, room: usize, longest: &mut Option<(usize, Expr)>) {
-        for part in parts(inside_clamp(expr)) {
+        for part in inside_clamp(expr).operands() {
             let width = self.print(part).0.len();
             let fits = width <= room && width > 16 && longest.as_ref().is_none_or(|(best, _)| width > *best);
             if fits && !matches!(part, Expr::Const(..) | Expr::Reg(_)) {
@@ -270,7 +270,7 @@ fn part_name(part: &Expr) -> &'static str {
 fn long_index(names: &Names, expr: &Expr) -> Option<Affine> {
     match expr {
         Expr::Load(_, Index::Affine(index)) if position(names, index).len() > 8 => Some(index.clone()),
-        _ => parts(expr).into_iter().find_map(|part| long_index(names, part)),
+        _ => expr.operands().into_iter().find_map(|part| long_index(names, part)),
     }
 }
 
@@ -287,7 +287,7 @@ fn with_index(expr: &Expr, index: &Affine, by: &Affine) -> Expr {
 fn any_load(expr: &Expr, index: &Affine) -> Option<Buffer> {
     match expr {
         Expr::Load(buffer, Index::Affine(at)) if at == index => Some(*buffer),
-        _ => parts(expr).into_iter().find_map(|part| any_load(part, index)),
+        _ => expr.operands().into_iter().find_map(|part| any_load(part, index)),
     }
 }
 
