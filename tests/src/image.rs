@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use crate::batch::encode;
 use crate::case::Tensors;
-use crate::harness::Harness;
 use crate::rust::{self, Profile, Rustc};
 use crate::toolchain;
+use ptqc::measure::harness::Harness;
 
 /// Code and constants that a model is thought to need at most, to choose how many fit on a board.
 const BYTES_OF_A_MODEL: u32 = 16 << 10;
@@ -120,7 +120,7 @@ fn compile_c(members: &[Member], folder: &Path, compiler: &Compiler, flags: &[&s
     let sources =
         members.iter().flat_map(|m| [format!("{}.c", m.program.name), format!("{}_weights.c", m.program.name)]);
     let sources: Vec<String> = sources.collect();
-    sources.par_iter().map(|source| toolchain::compile(folder, source, compiler, &strict)).collect()
+    sources.par_iter().map(|source| Ok(toolchain::compile(folder, source, compiler, &strict)?)).collect()
 }
 
 fn compile_rust(members: &[Member], folder: &Path, rustc: &Rustc) -> Result<String> {

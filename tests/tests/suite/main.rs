@@ -7,6 +7,7 @@ mod diagnostics;
 mod examples;
 mod kernels;
 mod operators;
+mod optimize;
 mod process;
 mod properties;
 mod qdq;
