@@ -86,6 +86,17 @@ pub const KERNELS: &[Kernel] = &[
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
     Kernel {
+        name: "dsp.conv",
+        accepts: dsp::conv::accepts,
+        needs: &[Feature::Dsp],
+        instructions: dsp::conv::instructions,
+        scratch: dsp::conv::scratch,
+        lead: dsp::conv::lead,
+        assembly: true,
+        build: dsp::conv::build,
+        ..PORTABLE
+    },
+    Kernel {
         name: "dsp.pointwise",
         accepts: dsp::pointwise::accepts,
         needs: &[Feature::Dsp],

@@ -1,6 +1,7 @@
 //! Kernels with the instructions of the DSP extension, which multiply two pairs of 16-bit numbers at once: Cortex-M4,
 //! M7, M33.
 
+pub mod conv;
 pub mod pointwise;
 mod products;
 
