@@ -46,6 +46,13 @@ pub enum Item {
         /// A loop from its label to its branch, or a block that a branch can skip.
         body: Vec<Item>,
     },
+    /// The body is written once and runs `times` times in a whole call, however often the code around it runs.
+    Total {
+        /// Number of passes of a call; not a part of the text.
+        times: u64,
+        /// As in [`Item::Passes`].
+        body: Vec<Item>,
+    },
 }
 
 impl Assembly {
@@ -96,6 +103,13 @@ impl Assembly {
         self.items.push(Item::Passes { times, body });
     }
 
+    /// Writes a body that runs `times` times in a whole call: what depends on the position, like the rows of a window
+    /// outside of the input.
+    pub fn total(&mut self, times: u64, body: impl FnOnce(&mut Assembly)) {
+        let body = self.nested(body);
+        self.items.push(Item::Total { times, body });
+    }
+
     fn nested(&mut self, body: impl FnOnce(&mut Assembly)) -> Vec<Item> {
         let outer = std::mem::take(&mut self.items);
         body(self);
@@ -104,7 +118,7 @@ impl Assembly {
 
     /// Instructions that one call executes.
     pub fn instructions(&self) -> u64 {
-        executed(&self.items)
+        executed(&self.items, 1)
     }
 
     /// Instructions that the text contains, repetitions written out.
@@ -120,12 +134,14 @@ impl Assembly {
     }
 }
 
-fn executed(items: &[Item]) -> u64 {
+/// Instructions of a call in which `items` run `passes` times.
+fn executed(items: &[Item], passes: u64) -> u64 {
     let count = |item: &Item| match item {
-        Item::Instruction(_) => 1,
+        Item::Instruction(_) => passes,
         Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
-        Item::Repeat { times, body } => u64::from(*times) * executed(body),
-        Item::Passes { times, body } => times * executed(body),
+        Item::Repeat { times, body } => executed(body, passes * u64::from(*times)),
+        Item::Passes { times, body } => executed(body, passes * times),
+        Item::Total { times, body } => executed(body, *times),
     };
     items.iter().map(count).sum()
 }
@@ -135,7 +151,7 @@ fn written(items: &[Item]) -> u64 {
         Item::Instruction(_) => 1,
         Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
         Item::Repeat { times, body } => u64::from(*times) * written(body),
-        Item::Passes { body, .. } => written(body),
+        Item::Passes { body, .. } | Item::Total { body, .. } => written(body),
     };
     items.iter().map(count).sum()
 }
@@ -152,7 +168,7 @@ fn print(items: &[Item], depth: usize, lines: &mut Vec<String>) {
                 print(body, depth + 1, lines);
                 lines.push(format!("{indent}.endr"));
             }
-            Item::Passes { body, .. } => print(body, depth, lines),
+            Item::Passes { body, .. } | Item::Total { body, .. } => print(body, depth, lines),
         }
     }
 }
@@ -171,9 +187,10 @@ mod tests {
             a.ops("subs r1, #1\n bne 2b");
         });
         a.passes(0, |a| a.op("nop"));
+        a.passes(7, |a| a.total(3, |a| a.op("nop")));
         a.op("bx lr");
-        assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 1);
-        assert_eq!(a.length(), 1 + 4 * 2 + 2 + 1 + 1);
+        assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 3 + 1);
+        assert_eq!(a.length(), 1 + 4 * 2 + 2 + 1 + 1 + 1);
         let lines = a.lines();
         assert_eq!(lines[1], "2:");
         assert_eq!(&lines[2..6], ["  .rept 4", "    ldrb r3, [r0], #1", "    adds r2, r3", "  .endr"]);
