@@ -1,5 +1,9 @@
 //! Convolutions and linear layers in Thumb-2 without the DSP extension (Cortex-M3): MLA on single bytes.
 
+use super::shape::window::{
+    self, DILATION, FILL, FIRST_COLUMN, FIRST_LINE, HEIGHT, KERNEL_ROWS, NEXT_ROW, OUTPUT_COLUMNS, PLANE_STRIDE, PLANES, ROOM, RUN,
+    START, STEP, STEP_X, STEP_Y, STRIDE_X, STRIDE_Y,
+};
 use super::shape::{Patches, Product};
 use crate::ir::Clamp;
 use crate::kernels::thumb::THUMB2;
@@ -47,36 +51,6 @@ pub fn header(product: &Product, block: usize, zero: i32) -> Vec<i64> {
     words.iter().map(|&word| word as i64).chain([i64::from(zero)]).collect()
 }
 
-/// Words that describe windows, in the order of the offsets in [`gather`].
-pub fn window_header(patches: &Patches, fill: i32) -> Vec<i64> {
-    let p = patches;
-    let (rows, columns) = (p.pad[0] as i64, p.pad[1] as i64);
-    let start = -(rows * p.pitch as i64 + columns * p.step as i64);
-    vec![
-        p.kernel[0] as i64,
-        p.run() as i64,
-        (p.dilation * p.pitch) as i64,
-        p.dilation as i64,
-        p.planes as i64,
-        p.plane_stride as i64,
-        p.height as i64,
-        p.width as i64 - p.kernel[1] as i64,
-        p.step as i64,
-        i64::from(fill),
-        (p.stride[1] * p.step) as i64,
-        p.stride[1] as i64,
-        (p.stride[0] * p.pitch) as i64,
-        p.stride[0] as i64,
-        p.outputs[1] as i64,
-        -columns,
-        -rows,
-        start,
-    ]
-}
-
-/// Words of [`window_header`].
-pub const WINDOW_WORDS: usize = 18;
-
 /// Bytes of working memory: two patches.
 pub fn scratch(product: &Product) -> usize {
     if product.patches.is_some() { 2 * product.k.next_multiple_of(4) } else { 0 }
@@ -123,7 +97,7 @@ pub fn pairs(product: &Product) -> Assembly {
              ldr r8, [r3, #{OUTPUT_COLUMNS}]
              str r8, [sp, #{COLUMNS}]
              add {blob}, #{}",
-            4 * WINDOW_WORDS
+            4 * window::WORDS
         )),
     }
     a.ops(&format!("add r7, {blob}\n strd r7, r9, [sp, #{BLOCKS}]\n str {blob}, [sp, #{ROWS}]"));
@@ -334,26 +308,6 @@ pub fn requantize(a: &mut Assembly, [sum, low, multiplier, zero]: [&str; 4], cla
     let Clamp { lo, hi } = clamp;
     a.ops(&format!("cmp {sum}, #{lo}\n it lt\n movlt {sum}, #{lo}\n cmp {sum}, #{hi}\n it gt\n movgt {sum}, #{hi}"));
 }
-
-// Offsets in the words of `window_header`.
-const KERNEL_ROWS: usize = 0;
-const RUN: usize = 4;
-const NEXT_ROW: usize = 8;
-const DILATION: usize = 12;
-const PLANES: usize = 16;
-const PLANE_STRIDE: usize = 20;
-const HEIGHT: usize = 24;
-const ROOM: usize = 28;
-const STEP: usize = 32;
-const FILL: usize = 36;
-const STEP_X: usize = 40;
-const STRIDE_X: usize = 44;
-const STEP_Y: usize = 48;
-const STRIDE_Y: usize = 52;
-const OUTPUT_COLUMNS: usize = 56;
-const FIRST_COLUMN: usize = 60;
-const FIRST_LINE: usize = 64;
-const START: usize = 68;
 
 /// A subroutine: copies the window to r2 and steps to the next.
 fn gather(a: &mut Assembly, patches: &Patches) {

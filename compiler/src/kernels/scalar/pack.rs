@@ -39,8 +39,8 @@ impl Bytes {
 }
 
 /// Blocks of `block` channels: biases, the weights of each element for all channels of the block, factors; then the
-/// channels that are left, one by one.
-pub fn blocks(rows: &[Row], block: usize, bytes: &mut Bytes) {
+/// channels that are left, one by one. Factors are aligned to `alignment` bytes.
+pub fn blocks(rows: &[Row], block: usize, alignment: usize, bytes: &mut Bytes) {
     let whole = rows.len() / block * block;
     let groups = rows[..whole].chunks_exact(block).chain(rows[whole..].chunks(1));
     for group in groups {
@@ -48,6 +48,12 @@ pub fn blocks(rows: &[Row], block: usize, bytes: &mut Bytes) {
         for element in 0..group[0].weights.len() {
             group.iter().for_each(|row| bytes.byte(row.weights[element]));
         }
+        bytes.align(alignment);
         group.iter().for_each(|row| bytes.word(row.factor));
     }
+}
+
+/// Single channels: bias, weights filled up to whole words, factor.
+pub fn single(rows: &[Row], bytes: &mut Bytes) {
+    blocks(rows, 1, 4, bytes);
 }

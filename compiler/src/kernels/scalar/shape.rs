@@ -44,6 +44,8 @@ pub struct Patches {
     pub dilation: usize,
     /// Windows along y and x.
     pub outputs: [usize; 2],
+    /// Whether every run starts on a multiple of 4 bytes and has whole words, also where it is cut off.
+    pub aligned: bool,
 }
 
 /// How often the parts of gathering run, for all patches together.
@@ -140,4 +142,163 @@ impl Patches {
         }
         census
     }
+}
+
+impl Product {
+    /// By how many bytes the operand has to lie behind the result, so that nothing is overwritten that is still to be
+    /// read. Rows are read `rows` at a time; `copied` tells that they are copied before their results are written, as
+    /// windows always are.
+    pub fn lead(&self, rows: usize, copied: bool) -> Option<usize> {
+        let written = |group: usize| (group + 1).saturating_mul(rows).min(self.pixels) * self.channels;
+        // Address of what is read after a group's results have been written.
+        let next = |group: usize| match &self.patches {
+            None if copied => (group + 1) * rows * self.k,
+            None => group * rows * self.k,
+            Some(patches) => patches.first_read((group + 1) * rows / patches.outputs[1]),
+        };
+        if self.patches.as_ref().is_some_and(|patches| patches.planes > 1) {
+            return None;
+        }
+        let copied = copied || self.patches.is_some();
+        let groups = (0..self.pixels.div_ceil(rows)).filter(|group| !copied || (group + 1) * rows < self.pixels);
+        Some(groups.map(|group| written(group).saturating_sub(next(group))).max().unwrap_or(0))
+    }
+}
+
+/// Words that describe windows to the assembly that gathers them.
+pub mod window {
+    use super::Patches;
+
+    /// Number of the words.
+    pub const WORDS: usize = 18;
+
+    // Offsets in bytes.
+    /// Rows of a window.
+    pub const KERNEL_ROWS: usize = 0;
+    /// Bytes of a run.
+    pub const RUN: usize = 4;
+    /// Bytes from a row of a window to the next.
+    pub const NEXT_ROW: usize = 8;
+    /// The same in lines.
+    pub const DILATION: usize = 12;
+    /// Planes.
+    pub const PLANES: usize = 16;
+    /// Bytes between planes.
+    pub const PLANE_STRIDE: usize = 20;
+    /// Lines of the input.
+    pub const HEIGHT: usize = 24;
+    /// The last column at which a window is inside.
+    pub const ROOM: usize = 28;
+    /// Bytes of a column.
+    pub const STEP: usize = 32;
+    /// The input's zero point.
+    pub const FILL: usize = 36;
+    /// Bytes between windows of a line, and columns.
+    pub const STEP_X: usize = 40;
+    /// The same in columns.
+    pub const STRIDE_X: usize = 44;
+    /// Bytes between lines of windows.
+    pub const STEP_Y: usize = 48;
+    /// The same in lines.
+    pub const STRIDE_Y: usize = 52;
+    /// Windows of a line.
+    pub const OUTPUT_COLUMNS: usize = 56;
+    /// Column of the first window.
+    pub const FIRST_COLUMN: usize = 60;
+    /// Line of the first window.
+    pub const FIRST_LINE: usize = 64;
+    /// Bytes from the operand to the first window, which may start before it.
+    pub const START: usize = 68;
+
+    /// The words; `fill` is the input's zero point.
+    pub fn words(patches: &Patches, fill: i32) -> Vec<i64> {
+        let p = patches;
+        let (lines, columns) = (p.pad[0] as i64, p.pad[1] as i64);
+        vec![
+            p.kernel[0] as i64,
+            p.run() as i64,
+            (p.dilation * p.pitch) as i64,
+            p.dilation as i64,
+            p.planes as i64,
+            p.plane_stride as i64,
+            p.height as i64,
+            p.width as i64 - p.kernel[1] as i64,
+            p.step as i64,
+            i64::from(fill),
+            (p.stride[1] * p.step) as i64,
+            p.stride[1] as i64,
+            (p.stride[0] * p.pitch) as i64,
+            p.stride[0] as i64,
+            p.outputs[1] as i64,
+            -columns,
+            -lines,
+            -(lines * p.pitch as i64 + columns * p.step as i64),
+        ]
+    }
+}
+
+/// A depthwise convolution of one sample: each channel by itself, over lines and columns.
+#[derive(Debug, Clone)]
+pub struct Depthwise {
+    /// Number of channels.
+    pub channels: usize,
+    /// Lines and columns of the input.
+    pub size: [usize; 2],
+    /// Bytes between lines, columns and channels of the input.
+    pub from: [usize; 3],
+    /// The same of the result.
+    pub to: [usize; 3],
+    /// Taps.
+    pub kernel: [usize; 2],
+    /// Distance of two windows.
+    pub stride: [usize; 2],
+    /// Distance of two lines of a window.
+    pub dilation: usize,
+    /// Padding before.
+    pub pad: [usize; 2],
+    /// Lines and columns of the result.
+    pub outputs: [usize; 2],
+    /// Bounds of the result.
+    pub clamp: Clamp,
+}
+
+impl Depthwise {
+    /// Lines and columns that the windows of a channel cover, padding included.
+    pub fn plane(&self) -> [usize; 2] {
+        let span = |axis: usize, dilation: usize| {
+            (self.outputs[axis] - 1) * self.stride[axis] + (self.kernel[axis] - 1) * dilation + 1
+        };
+        [span(0, self.dilation), span(1, 1)]
+    }
+
+    /// Lines and columns of the input that windows cover.
+    pub fn covered(&self) -> [usize; 2] {
+        let plane = self.plane();
+        [0, 1].map(|axis| self.size[axis].min(plane[axis].saturating_sub(self.pad[axis])))
+    }
+
+    /// Working memory for a plane, in whole words.
+    pub fn plane_bytes(&self) -> usize {
+        let [lines, columns] = self.plane();
+        (lines * columns).next_multiple_of(4)
+    }
+
+    /// How a line of results is computed `width` at a time.
+    pub fn blocks(&self, width: usize) -> Blocks {
+        let columns = self.outputs[1];
+        let count = columns.div_ceil(width);
+        Blocks { width, count, overlap: count * width - columns }
+    }
+}
+
+/// Parts of equal width that cover a line. The second part begins `overlap` columns before the end of the first: what
+/// does not come out even is computed twice.
+#[derive(Debug, Clone, Copy)]
+pub struct Blocks {
+    /// Columns of a part.
+    pub width: usize,
+    /// Number of parts.
+    pub count: usize,
+    /// Columns that the first two parts share.
+    pub overlap: usize,
 }
