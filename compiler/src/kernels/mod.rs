@@ -104,6 +104,16 @@ pub const KERNELS: &[Kernel] = &[
         ..PORTABLE
     },
     Kernel {
+        name: "armv7m.depthwise",
+        accepts: |layer, plan| scalar::ARMV7M_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| scalar::ARMV7M_DEPTHWISE.instructions(layer, plan),
+        scratch: scalar::DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| scalar::ARMV7M_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
+    Kernel {
         name: "armv6m.product",
         accepts: scalar::ProductKernel::accepts,
         needs: &[Feature::Thumb1],
@@ -122,6 +132,16 @@ pub const KERNELS: &[Kernel] = &[
         lead: |layer, plan| scalar::ARMV6M_ROWS.lead(layer, plan),
         assembly: true,
         build: |b| scalar::ARMV6M_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.depthwise",
+        accepts: |layer, plan| scalar::ARMV6M_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| scalar::ARMV6M_DEPTHWISE.instructions(layer, plan),
+        scratch: scalar::DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| scalar::ARMV6M_DEPTHWISE.build(b),
         ..PORTABLE
     },
 ];

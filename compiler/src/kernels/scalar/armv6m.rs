@@ -9,7 +9,7 @@ use crate::ir::Clamp;
 use crate::program::Assembly;
 
 /// Condition of the C preprocessor under which Thumb-1 assembles.
-const THUMB: &str = "defined(__thumb__)";
+pub const THUMB: &str = "defined(__thumb__)";
 
 /// Rows that are computed together.
 pub const QUAD: usize = 4;
@@ -67,7 +67,7 @@ pub fn header(product: &Product, zero: i32) -> Vec<i64> {
 }
 
 /// What is added in front of the last shift: one half, and the zero point counted from the smallest result.
-fn rounding(zero: i32, clamp: Clamp) -> i64 {
+pub fn rounding(zero: i32, clamp: Clamp) -> i64 {
     (1 << 15) + (i64::from(zero - clamp.lo) << 16)
 }
 

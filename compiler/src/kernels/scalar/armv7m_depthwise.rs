@@ -1,7 +1,7 @@
 //! Depthwise convolutions in Thumb-2 without the DSP extension (Cortex-M3).
 
 use super::armv7m::requantize;
-use super::shape::{Blocks, Depthwise};
+use super::shape::{Blocks, Depthwise, plane};
 use crate::kernels::thumb::THUMB2;
 use crate::program::Assembly;
 
@@ -17,8 +17,8 @@ const LONGEST: usize = 200;
 // Frame, offsets from the stack pointer.
 const X: usize = 0;
 const Y: usize = 4;
+// The bias follows.
 const WEIGHTS: usize = 8;
-const BIAS: usize = 12;
 const FACTOR: usize = 16;
 const ZERO: usize = 20;
 const PLANE: usize = 24;
@@ -28,29 +28,29 @@ const LINES: usize = 36;
 const CONSTANTS: usize = 40;
 const AHEAD: usize = 44;
 // A copy of the header.
-const CHANNELS: usize = 52;
-const OUT_LINES: usize = 56;
-const BLOCK_COUNT: usize = 60;
-const PITCH: usize = 64;
-const NEXT_LINE: usize = 68;
-const NEXT_BLOCK: usize = 72;
-const FIRST_BLOCK: usize = 76;
-const SHARED: usize = 80;
-const TO_LINE: usize = 84;
-const TO_COLUMN: usize = 88;
-const TO_CHANNEL: usize = 92;
-const FROM_LINE: usize = 96;
-const FROM_COLUMN: usize = 100;
-const FROM_CHANNEL: usize = 104;
-const IN_LINES: usize = 108;
-const FOURS: usize = 112;
-const START: usize = 116;
-const LINE_PITCH: usize = 120;
-const RESULT_ZERO: usize = 124;
-const PLANE_WORDS: usize = 128;
-const FILL: usize = 132;
-const HEADER_WORDS: usize = 21;
-const FRAME: usize = CHANNELS + 4 * HEADER_WORDS;
+const HEADER: usize = 52;
+const CHANNELS: usize = HEADER + plane::CHANNELS;
+const OUT_LINES: usize = HEADER + plane::OUT_LINES;
+const BLOCK_COUNT: usize = HEADER + plane::BLOCK_COUNT;
+const PITCH: usize = HEADER + plane::PITCH;
+const NEXT_LINE: usize = HEADER + plane::NEXT_LINE;
+const NEXT_BLOCK: usize = HEADER + plane::NEXT_BLOCK;
+const FIRST_BLOCK: usize = HEADER + plane::FIRST_BLOCK;
+const SHARED: usize = HEADER + plane::SHARED;
+const TO_LINE: usize = HEADER + plane::TO_LINE;
+const TO_COLUMN: usize = HEADER + plane::TO_COLUMN;
+const TO_CHANNEL: usize = HEADER + plane::TO_CHANNEL;
+const FROM_LINE: usize = HEADER + plane::FROM_LINE;
+const FROM_COLUMN: usize = HEADER + plane::FROM_COLUMN;
+const FROM_CHANNEL: usize = HEADER + plane::FROM_CHANNEL;
+const IN_LINES: usize = HEADER + plane::IN_LINES;
+const FOURS: usize = HEADER + plane::FOURS;
+const START: usize = HEADER + plane::START;
+const LINE_PITCH: usize = HEADER + plane::LINE_PITCH;
+const RESULT_ZERO: usize = HEADER + plane::RESULT;
+const PLANE_WORDS: usize = HEADER + plane::PLANE_WORDS;
+const FILL: usize = HEADER + plane::FILL;
+const FRAME: usize = HEADER + 4 * plane::WORDS;
 
 /// The way of cutting lines that needs fewest instructions; `None` if the text would be too long.
 pub fn blocks(layer: &Depthwise) -> Option<Blocks> {
@@ -74,40 +74,6 @@ pub fn depthwise(layer: &Depthwise) -> Option<Assembly> {
     blocks(layer).map(|blocks| text(layer, blocks))
 }
 
-/// Words in front of the channels: bias, factor and weights of each.
-pub fn header(layer: &Depthwise, blocks: Blocks, input_zero: i32, zero: i32) -> Vec<i64> {
-    let [_, pitch] = layer.plane();
-    let line = (layer.dilation * pitch) as i64;
-    let window = (layer.kernel[0] as i64 - 1) * line;
-    let step = |columns: usize| (columns * layer.stride[1]) as i64 - window;
-    let [in_lines, in_columns] = layer.covered();
-    let byte = i64::from(input_zero as u8);
-    let number = |value: usize| value as i64;
-    vec![
-        number(layer.channels),
-        number(layer.outputs[0]),
-        number(blocks.count),
-        line,
-        number(layer.stride[0] * pitch),
-        step(blocks.width),
-        step(blocks.width - blocks.overlap),
-        number(blocks.overlap * layer.to[1]),
-        number(layer.to[0]),
-        number(layer.to[1]),
-        number(layer.to[2]),
-        number(layer.from[0]),
-        number(layer.from[1]),
-        number(layer.from[2]),
-        number(in_lines),
-        number(in_columns / 4),
-        number(layer.pad[0] * pitch + layer.pad[1]),
-        number(pitch),
-        i64::from(zero),
-        number(layer.plane_bytes() / 4),
-        byte * 0x0101_0101,
-    ]
-}
-
 fn text(layer: &Depthwise, blocks: Blocks) -> Assembly {
     let doc = vec![
         "Depthwise convolution. Each channel is copied into working memory as a plane with its padding, then computed"
@@ -118,7 +84,7 @@ fn text(layer: &Depthwise, blocks: Blocks) -> Assembly {
     ];
     let mut a = Assembly::new("depthwise", doc, THUMB2);
     a.ops(&format!("push {{r4-r11, lr}}\n sub sp, #{FRAME}\n add r12, sp, #{CHANNELS}"));
-    a.repeat((HEADER_WORDS / 7) as u32, |a| a.ops("ldmia r3!, {r4-r10}\n stmia r12!, {r4-r10}"));
+    a.repeat((plane::WORDS / 7) as u32, |a| a.ops("ldmia r3!, {r4-r10}\n stmia r12!, {r4-r10}"));
     a.ops(&format!(
         "strd r0, r1, [sp, #{X}]
          str r2, [sp, #{PLANE}]

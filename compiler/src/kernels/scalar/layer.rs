@@ -1,7 +1,8 @@
-//! From a layer of the plan to a product of rows: which layers are one, and their weights in the order of the rows.
+//! From a layer of the plan to sizes and strides: which layers are products of rows or depthwise convolutions, and
+//! their weights in the order in which they are read.
 
 use super::pack::Row;
-use super::shape::{Patches, Product};
+use super::shape::{Depthwise, Patches, Product};
 use crate::ir::{Multiplier, Window};
 use crate::kernels::common::factor;
 use crate::ops::QuantOp;
@@ -73,9 +74,8 @@ impl ProductLayer<'_> {
         let row = |channel_idx: usize| {
             let row = self.weighted.row(channel_idx);
             let weights: Vec<i8> = self.order.iter().map(|&at| row[at]).collect();
-            let sum: i64 = weights.iter().map(|&w| i64::from(w)).sum();
             let (bias, factor) = channel(self.weighted, channel_idx);
-            Row { bias: bias - i64::from(self.weighted.input_zero) * sum, factor, weights }
+            Row::new(bias, factor, weights, self.weighted.input_zero)
         };
         (0..self.weighted.channels.len()).map(row).collect()
     }
@@ -245,4 +245,61 @@ fn windows<'a>(
         clamp: conv.weighted.clamp,
     };
     patches.meets().then_some(ProductLayer { product, weighted: &conv.weighted, order })
+}
+
+/// A layer as a depthwise convolution.
+#[derive(Debug)]
+pub struct DepthwiseLayer<'a> {
+    /// Sizes and strides.
+    pub depthwise: Depthwise,
+    /// Channels.
+    pub weighted: &'a Weighted,
+    /// Whether lines and columns are exchanged, and the taps with them.
+    swapped: bool,
+}
+
+/// The layer as a depthwise convolution; `None` if it is none. The longer axis is along the lines.
+pub fn depthwise<'a>(layer: &'a Layer, plan: &Plan) -> Option<DepthwiseLayer<'a>> {
+    let Work::Operator(QuantOp::Conv(conv)) = &layer.work else { return None };
+    let (x, y) = (plan.tensor(layer.operands[0]), plan.tensor(layer.result));
+    let channels = conv.weighted.channels.len();
+    let each_by_itself = conv.group_inputs() == 1 && conv.groups == channels;
+    if !each_by_itself || layer.added.is_some() || !narrow(&conv.weighted) {
+        return None;
+    }
+    let size = plane(y, false)?.size;
+    let dilated = |swap: bool| plane_window(&conv.window, swap).is_some_and(|w| w.kernel[1] > 1 && w.dilation[1] > 1);
+    let wanted = size[0] > size[1];
+    let swapped = if dilated(wanted) { !wanted } else { wanted };
+    let (from, to, window) = (plane(x, swapped)?, plane(y, swapped)?, plane_window(&conv.window, swapped)?);
+    let depthwise = Depthwise {
+        channels,
+        size: from.size,
+        from: [from.strides[0], from.strides[1], from.channel_stride],
+        to: [to.strides[0], to.strides[1], to.channel_stride],
+        kernel: window.kernel,
+        stride: window.stride,
+        dilation: window.dilation[0],
+        pad: window.pad,
+        outputs: to.size,
+        clamp: conv.weighted.clamp,
+    };
+    let reaches = depthwise.covered().iter().all(|&extent| extent > 0);
+    (reaches && !dilated(swapped)).then_some(DepthwiseLayer { depthwise, weighted: &conv.weighted, swapped })
+}
+
+impl DepthwiseLayer<'_> {
+    /// The channels, with the input's zero point in the biases. `shift` is what the kernel adds to every element.
+    pub fn rows(&self, shift: i32) -> Vec<Row> {
+        let [lines, taps] = self.depthwise.kernel;
+        let at = |line: usize, tap: usize| if self.swapped { tap * lines + line } else { line * taps + tap };
+        let row = |channel_idx: usize| {
+            let row = self.weighted.row(channel_idx);
+            let weights: Vec<i8> =
+                (0..lines).flat_map(|line| (0..taps).map(move |tap| (line, tap))).map(|(l, t)| row[at(l, t)]).collect();
+            let (bias, factor) = channel(self.weighted, channel_idx);
+            Row::new(bias, factor, weights, self.weighted.input_zero + shift)
+        };
+        (0..self.weighted.channels.len()).map(row).collect()
+    }
 }

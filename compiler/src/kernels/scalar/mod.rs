@@ -4,14 +4,16 @@
 //! rows, a few at a time, with the zero point where they reach outside of the input.
 
 mod armv6m;
+mod armv6m_depthwise;
 mod armv7m;
+mod armv7m_depthwise;
 mod layer;
 mod pack;
 mod shape;
 
-use layer::{ProductLayer, product};
+use layer::{DepthwiseLayer, ProductLayer, depthwise, product};
 use pack::{Bytes, Row};
-use shape::Product;
+use shape::{Blocks, Depthwise, Product};
 
 use super::LayerBuilder;
 use crate::plan::{Layer, Plan};
@@ -116,5 +118,70 @@ impl ProductKernel {
         let doc = "What the assembly reads, in its order: sizes, then biases, weights and multipliers.";
         b.pass("constants", doc, Elem::U32, (self.constants)(&found));
         b.assemble((self.assembly)(&found.product));
+    }
+}
+
+/// A way of computing depthwise convolutions.
+pub struct DepthwiseKernel {
+    assembly: fn(&Depthwise) -> Option<Assembly>,
+    blocks: fn(&Depthwise) -> Option<Blocks>,
+    constants: fn(&DepthwiseLayer, Blocks) -> Bytes,
+}
+
+/// Cortex-M3.
+pub const ARMV7M_DEPTHWISE: DepthwiseKernel = DepthwiseKernel {
+    assembly: armv7m_depthwise::depthwise,
+    blocks: armv7m_depthwise::blocks,
+    constants: |layer, blocks| {
+        let result = i64::from(layer.weighted.output_zero);
+        let mut bytes = Bytes::default();
+        let words = shape::plane::words(&layer.depthwise, blocks, layer.weighted.input_zero, result);
+        words.into_iter().for_each(|word| bytes.word(word));
+        pack::depthwise(&layer.rows(0), 1, &mut bytes);
+        bytes
+    },
+};
+
+/// Cortex-M0+.
+pub const ARMV6M_DEPTHWISE: DepthwiseKernel = DepthwiseKernel {
+    assembly: armv6m_depthwise::depthwise,
+    blocks: armv6m_depthwise::blocks,
+    constants: |layer, blocks| {
+        let result = armv6m::rounding(layer.weighted.output_zero, layer.depthwise.clamp);
+        let mut bytes = Bytes::default();
+        let fill = layer.weighted.input_zero + armv6m_depthwise::SHIFT;
+        let words = shape::plane::words(&layer.depthwise, blocks, fill, result);
+        words.into_iter().for_each(|word| bytes.word(word));
+        pack::depthwise(&layer.rows(armv6m_depthwise::SHIFT), 4, &mut bytes);
+        bytes
+    },
+};
+
+impl DepthwiseKernel {
+    /// Depthwise convolutions whose text is not too long.
+    pub fn accepts(&self, layer: &Layer, plan: &Plan) -> bool {
+        depthwise(layer, plan).is_some_and(|found| (self.blocks)(&found.depthwise).is_some())
+    }
+
+    /// Instructions of a call, exactly.
+    pub fn instructions(&self, layer: &Layer, plan: &Plan) -> u64 {
+        let assembly = depthwise(layer, plan).and_then(|found| (self.assembly)(&found.depthwise));
+        assembly.map_or(u64::MAX, |assembly| assembly.instructions())
+    }
+
+    /// Bytes of working memory: the plane of a channel.
+    pub fn scratch(layer: &Layer, plan: &Plan) -> usize {
+        depthwise(layer, plan).map_or(0, |found| found.depthwise.plane_bytes())
+    }
+
+    /// The function.
+    pub fn build(&self, b: &mut LayerBuilder) {
+        let Some(found) = depthwise(b.layer, b.plan) else { return };
+        let (Some(assembly), Some(blocks)) = ((self.assembly)(&found.depthwise), (self.blocks)(&found.depthwise)) else {
+            return;
+        };
+        let doc = "What the assembly reads, in its order: sizes, then bias, multiplier and weights of each channel.";
+        b.pass("constants", doc, Elem::U32, (self.constants)(&found, blocks).words());
+        b.assemble(assembly);
     }
 }

@@ -11,6 +11,14 @@ pub struct Row {
     pub weights: Vec<i8>,
 }
 
+impl Row {
+    /// `zero` is what stands for zero in the operand: its products go into the bias.
+    pub fn new(bias: i64, factor: i64, weights: Vec<i8>, zero: i32) -> Row {
+        let sum: i64 = weights.iter().map(|&w| i64::from(w)).sum();
+        Row { bias: bias - i64::from(zero) * sum, factor, weights }
+    }
+}
+
 /// Bytes that will be read as words, halfwords and bytes.
 #[derive(Debug, Default)]
 pub struct Bytes(Vec<u8>);
@@ -50,6 +58,16 @@ pub fn blocks(rows: &[Row], block: usize, alignment: usize, bytes: &mut Bytes) {
         }
         bytes.align(alignment);
         group.iter().for_each(|row| bytes.word(row.factor));
+    }
+}
+
+/// Channels of a depthwise convolution: bias, factor, weights; each aligned to `alignment` bytes.
+pub fn depthwise(rows: &[Row], alignment: usize, bytes: &mut Bytes) {
+    for row in rows {
+        bytes.word(row.bias);
+        bytes.word(row.factor);
+        row.weights.iter().for_each(|&weight| bytes.byte(weight));
+        bytes.align(alignment);
     }
 }
 

@@ -302,3 +302,88 @@ pub struct Blocks {
     /// Columns that the first two parts share.
     pub overlap: usize,
 }
+
+/// Words that describe a depthwise convolution to its assembly.
+pub mod plane {
+    use super::{Blocks, Depthwise};
+
+    /// Number of the words.
+    pub const WORDS: usize = 21;
+
+    // Offsets in bytes.
+    /// Channels.
+    pub const CHANNELS: usize = 0;
+    /// Lines of results.
+    pub const OUT_LINES: usize = 4;
+    /// Blocks of a line.
+    pub const BLOCK_COUNT: usize = 8;
+    /// Bytes between lines of a window.
+    pub const PITCH: usize = 12;
+    /// Bytes between lines of windows.
+    pub const NEXT_LINE: usize = 16;
+    /// Bytes from the last line of a block to the next block.
+    pub const NEXT_BLOCK: usize = 20;
+    /// The same for the first block.
+    pub const FIRST_BLOCK: usize = 24;
+    /// Bytes of results that the second block repeats.
+    pub const SHARED: usize = 28;
+    /// Bytes between lines of results.
+    pub const TO_LINE: usize = 32;
+    /// Bytes between results of a line.
+    pub const TO_COLUMN: usize = 36;
+    /// Bytes between channels of results.
+    pub const TO_CHANNEL: usize = 40;
+    /// Bytes between lines of the input.
+    pub const FROM_LINE: usize = 44;
+    /// Bytes between columns of the input.
+    pub const FROM_COLUMN: usize = 48;
+    /// Bytes between channels of the input.
+    pub const FROM_CHANNEL: usize = 52;
+    /// Lines to copy.
+    pub const IN_LINES: usize = 56;
+    /// Groups of four columns to copy.
+    pub const FOURS: usize = 60;
+    /// Bytes from the plane to the first element inside.
+    pub const START: usize = 64;
+    /// Bytes between lines of the plane.
+    pub const LINE_PITCH: usize = 68;
+    /// What the kernel adds to results.
+    pub const RESULT: usize = 72;
+    /// Words of the plane.
+    pub const PLANE_WORDS: usize = 76;
+    /// The padding, in all four bytes.
+    pub const FILL: usize = 80;
+
+    /// The words. `fill` is what the padding holds, `result` what the kernel adds to results.
+    pub fn words(layer: &Depthwise, blocks: Blocks, fill: i32, result: i64) -> Vec<i64> {
+        let [_, pitch] = layer.plane();
+        let line = (layer.dilation * pitch) as i64;
+        let window = (layer.kernel[0] as i64 - 1) * line;
+        let step = |columns: usize| (columns * layer.stride[1]) as i64 - window;
+        let [in_lines, in_columns] = layer.covered();
+        let number = |value: usize| value as i64;
+        vec![
+            number(layer.channels),
+            number(layer.outputs[0]),
+            number(blocks.count),
+            line,
+            number(layer.stride[0] * pitch),
+            step(blocks.width),
+            step(blocks.width - blocks.overlap),
+            number(blocks.overlap * layer.to[1]),
+            number(layer.to[0]),
+            number(layer.to[1]),
+            number(layer.to[2]),
+            number(layer.from[0]),
+            number(layer.from[1]),
+            number(layer.from[2]),
+            number(in_lines),
+            number(in_columns / 4),
+            number(layer.pad[0] * pitch + layer.pad[1]),
+            number(pitch),
+            result,
+            number(layer.plane_bytes() / 4),
+            i64::from(fill as u8) * 0x0101_0101,
+        ]
+    }
+}
