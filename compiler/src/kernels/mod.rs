@@ -6,6 +6,7 @@
 mod arg_max;
 mod common;
 mod conv;
+mod dsp;
 mod elementwise;
 mod linear;
 mod mean;
@@ -85,6 +86,17 @@ pub const KERNELS: &[Kernel] = &[
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
+    Kernel {
+        name: "dsp.pointwise",
+        accepts: dsp::pointwise::accepts,
+        needs: &[Feature::Dsp],
+        instructions: dsp::pointwise::instructions,
+        scratch: dsp::pointwise::scratch,
+        lead: dsp::pointwise::lead,
+        assembly: true,
+        build: dsp::pointwise::build,
+        ..PORTABLE
+    },
     Kernel {
         name: "thumb.table",
         accepts: thumb::table::accepts,

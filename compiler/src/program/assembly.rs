@@ -39,18 +39,20 @@ pub enum Item {
         /// What is copied.
         body: Vec<Item>,
     },
+    /// The body is written `copies` times; over the whole call its copies run `times` times, wherever they stand.
+    Total {
+        /// Number of copies.
+        copies: u32,
+        /// Number of runs in a call; not a part of the text.
+        times: u64,
+        /// What is copied.
+        body: Vec<Item>,
+    },
     /// The body is written once and runs `times` times whenever the code around it runs once.
     Passes {
         /// Number of passes; not a part of the text.
         times: u64,
         /// A loop from its label to its branch, or a block that a branch can skip.
-        body: Vec<Item>,
-    },
-    /// The body is written once and runs `times` times in a whole call, however often the code around it runs.
-    Total {
-        /// Number of passes of a call; not a part of the text.
-        times: u64,
-        /// As in [`Item::Passes`].
         body: Vec<Item>,
     },
 }
@@ -103,11 +105,16 @@ impl Assembly {
         self.items.push(Item::Passes { times, body });
     }
 
-    /// Writes a body that runs `times` times in a whole call: what depends on the position, like the rows of a window
-    /// outside of the input.
+    /// Writes a body once that runs `times` times in a call, whatever is around it.
     pub fn total(&mut self, times: u64, body: impl FnOnce(&mut Assembly)) {
+        self.copies(1, times, body);
+    }
+
+    /// Writes a body `copies` times. The copies run `times` times in a call: a loop that is unrolled and entered in its
+    /// middle, so that any number of steps needs no loop for the rest.
+    pub fn copies(&mut self, copies: u32, times: u64, body: impl FnOnce(&mut Assembly)) {
         let body = self.nested(body);
-        self.items.push(Item::Total { times, body });
+        self.items.push(Item::Total { copies, times, body });
     }
 
     fn nested(&mut self, body: impl FnOnce(&mut Assembly)) -> Vec<Item> {
@@ -118,7 +125,8 @@ impl Assembly {
 
     /// Instructions that one call executes.
     pub fn instructions(&self) -> u64 {
-        executed(&self.items, 1)
+        let (around, total) = executed(&self.items);
+        around + total
     }
 
     /// Instructions that the text contains, repetitions written out.
@@ -134,16 +142,23 @@ impl Assembly {
     }
 }
 
-/// Instructions of a call in which `items` run `passes` times.
-fn executed(items: &[Item], passes: u64) -> u64 {
+/// Instructions that run whenever the items do, and those that are counted for the whole call.
+fn executed(items: &[Item]) -> (u64, u64) {
     let count = |item: &Item| match item {
-        Item::Instruction(_) => passes,
-        Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
-        Item::Repeat { times, body } => executed(body, passes * u64::from(*times)),
-        Item::Passes { times, body } => executed(body, passes * times),
-        Item::Total { times, body } => executed(body, *times),
+        Item::Instruction(_) => (1, 0),
+        Item::Directive(_) | Item::Comment(_) | Item::Label(_) => (0, 0),
+        Item::Repeat { times, body } => scaled(executed(body), u64::from(*times)),
+        Item::Passes { times, body } => scaled(executed(body), *times),
+        Item::Total { times, body, .. } => {
+            let (around, total) = executed(body);
+            (0, around * times + total)
+        }
     };
-    items.iter().map(count).sum()
+    items.iter().map(count).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+fn scaled((around, total): (u64, u64), times: u64) -> (u64, u64) {
+    (around * times, total)
 }
 
 fn written(items: &[Item]) -> u64 {
@@ -151,7 +166,8 @@ fn written(items: &[Item]) -> u64 {
         Item::Instruction(_) => 1,
         Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
         Item::Repeat { times, body } => u64::from(*times) * written(body),
-        Item::Passes { body, .. } | Item::Total { body, .. } => written(body),
+        Item::Total { copies, body, .. } => u64::from(*copies) * written(body),
+        Item::Passes { body, .. } => written(body),
     };
     items.iter().map(count).sum()
 }
@@ -163,12 +179,13 @@ fn print(items: &[Item], depth: usize, lines: &mut Vec<String>) {
             Item::Instruction(text) | Item::Directive(text) => lines.push(format!("{indent}{text}")),
             Item::Comment(text) => lines.push(format!("{indent}@ {text}")),
             Item::Label(number) => lines.push(format!("{number}:")),
-            Item::Repeat { times, body } => {
+            Item::Total { copies: 1, body, .. } => print(body, depth, lines),
+            Item::Repeat { times, body } | Item::Total { copies: times, body, .. } => {
                 lines.push(format!("{indent}.rept {times}"));
                 print(body, depth + 1, lines);
                 lines.push(format!("{indent}.endr"));
             }
-            Item::Passes { body, .. } | Item::Total { body, .. } => print(body, depth, lines),
+            Item::Passes { body, .. } => print(body, depth, lines),
         }
     }
 }
@@ -187,11 +204,12 @@ mod tests {
             a.ops("subs r1, #1\n bne 2b");
         });
         a.passes(0, |a| a.op("nop"));
-        a.passes(7, |a| a.total(3, |a| a.op("nop")));
         a.op("bx lr");
-        assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 3 + 1);
-        assert_eq!(a.length(), 1 + 4 * 2 + 2 + 1 + 1 + 1);
+        assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 1);
+        assert_eq!(a.length(), 1 + 4 * 2 + 2 + 1 + 1);
         let lines = a.lines();
+        a.passes(10, |a| a.copies(8, 3, |a| a.total(2, |a| a.op("nop"))));
+        assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 1 + 2, "total counts are not multiplied");
         assert_eq!(lines[1], "2:");
         assert_eq!(&lines[2..6], ["  .rept 4", "    ldrb r3, [r0], #1", "    adds r2, r3", "  .endr"]);
     }

@@ -479,8 +479,9 @@ fn dequantizing(name: &str, elem: Elem) -> TokenStream {
 
 /// The functions that take operands out of the arena, as far as they are used.
 fn span_helpers(program: &Program) -> Vec<TokenStream> {
+    let loops = |call: &&Call| program.functions[call.function].assembly().is_none();
     let reads = |wide: bool| {
-        program.calls.iter().any(|call| {
+        program.calls.iter().filter(loops).any(|call| {
             call.args.iter().zip(&program.functions[call.function].params).any(|(arg, param)| {
                 matches!(arg, Arg::Arena(_))
                     && param.access == Access::Read
