@@ -26,6 +26,8 @@ pub enum Feature {
     Mve,
     /// 128-bit integer vectors of Armv7-A and AArch64.
     Neon,
+    /// The instructions of RV32IM.
+    RiscV,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
 }
@@ -39,6 +41,7 @@ impl Feature {
             Feature::Dsp => "dsp",
             Feature::Mve => "mve",
             Feature::Neon => "neon",
+            Feature::RiscV => "rv32im",
             Feature::LongMultiply => "long-multiply",
         }
     }

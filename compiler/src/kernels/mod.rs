@@ -168,6 +168,37 @@ pub const KERNELS: &[Kernel] = &[
         build: |b| scalar::ARMV6M_DEPTHWISE.build(b),
         ..PORTABLE
     },
+    Kernel {
+        name: "riscv.product",
+        accepts: scalar::ProductKernel::accepts,
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| scalar::RISCV_QUADS.instructions(layer, plan),
+        scratch: |layer, plan| scalar::RISCV_QUADS.scratch(layer, plan),
+        lead: |layer, plan| scalar::RISCV_QUADS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::RISCV_QUADS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.row_product",
+        accepts: scalar::ProductKernel::accepts_dense,
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| scalar::RISCV_ROWS.instructions(layer, plan),
+        lead: |layer, plan| scalar::RISCV_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::RISCV_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.depthwise",
+        accepts: |layer, plan| scalar::RISCV_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| scalar::RISCV_DEPTHWISE.instructions(layer, plan),
+        scratch: scalar::DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| scalar::RISCV_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
 ];
 
 /// What kernels have in common that say nothing else.

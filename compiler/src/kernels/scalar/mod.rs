@@ -9,6 +9,8 @@ mod armv7m;
 mod armv7m_depthwise;
 mod layer;
 mod pack;
+mod riscv;
+mod riscv_depthwise;
 mod shape;
 
 use layer::{DepthwiseLayer, ProductLayer, depthwise, product};
@@ -16,6 +18,7 @@ use pack::{Bytes, Row};
 use shape::{Blocks, Depthwise, Product};
 
 use super::LayerBuilder;
+use crate::ir::Clamp;
 use crate::plan::{Layer, Plan};
 use crate::program::{Assembly, Elem};
 
@@ -75,6 +78,27 @@ pub const ARMV6M_ROWS: ProductKernel = ProductKernel {
     copies: false,
 };
 
+/// RV32IM, four rows at a time.
+pub const RISCV_QUADS: ProductKernel = ProductKernel {
+    assembly: riscv::quads,
+    scratch: riscv::scratch,
+    constants: |layer| constants(layer, riscv::header(&layer.product, layer.weighted.output_zero), riscv::blocks),
+    rows: riscv::QUAD,
+    copies: true,
+};
+
+/// RV32IM, one row at a time.
+pub const RISCV_ROWS: ProductKernel = ProductKernel {
+    assembly: riscv::rows,
+    scratch: |_| 0,
+    constants: |layer| {
+        let header = riscv::row_header(&layer.product, layer.weighted.output_zero);
+        constants(layer, header, |rows, bytes| pack::blocks(rows, riscv::ROW_CHANNELS, 4, bytes))
+    },
+    rows: 1,
+    copies: false,
+};
+
 /// Header, the words that describe windows, and the packed rows of weights.
 fn constants(layer: &ProductLayer, header: Vec<i64>, pack: impl FnOnce(&[Row], &mut Bytes)) -> Vec<i64> {
     let mut bytes = Bytes::default();
@@ -125,36 +149,39 @@ impl ProductKernel {
 pub struct DepthwiseKernel {
     assembly: fn(&Depthwise) -> Option<Assembly>,
     blocks: fn(&Depthwise) -> Option<Blocks>,
-    constants: fn(&DepthwiseLayer, Blocks) -> Bytes,
+    /// From the result's zero point and bounds to the word that the kernel adds to results.
+    result: fn(i32, Clamp) -> i64,
+    /// What the kernel adds to elements of the operand.
+    shift: i32,
+    /// Alignment of the constants of a channel.
+    alignment: usize,
 }
 
 /// Cortex-M3.
 pub const ARMV7M_DEPTHWISE: DepthwiseKernel = DepthwiseKernel {
     assembly: armv7m_depthwise::depthwise,
     blocks: armv7m_depthwise::blocks,
-    constants: |layer, blocks| {
-        let result = i64::from(layer.weighted.output_zero);
-        let mut bytes = Bytes::default();
-        let words = shape::plane::words(&layer.depthwise, blocks, layer.weighted.input_zero, result);
-        words.into_iter().for_each(|word| bytes.word(word));
-        pack::depthwise(&layer.rows(0), 1, &mut bytes);
-        bytes
-    },
+    result: |zero, _| i64::from(zero),
+    shift: 0,
+    alignment: 1,
 };
 
 /// Cortex-M0+.
 pub const ARMV6M_DEPTHWISE: DepthwiseKernel = DepthwiseKernel {
     assembly: armv6m_depthwise::depthwise,
     blocks: armv6m_depthwise::blocks,
-    constants: |layer, blocks| {
-        let result = armv6m::rounding(layer.weighted.output_zero, layer.depthwise.clamp);
-        let mut bytes = Bytes::default();
-        let fill = layer.weighted.input_zero + armv6m_depthwise::SHIFT;
-        let words = shape::plane::words(&layer.depthwise, blocks, fill, result);
-        words.into_iter().for_each(|word| bytes.word(word));
-        pack::depthwise(&layer.rows(armv6m_depthwise::SHIFT), 4, &mut bytes);
-        bytes
-    },
+    result: armv6m::rounding,
+    shift: armv6m_depthwise::SHIFT,
+    alignment: 4,
+};
+
+/// RV32IM.
+pub const RISCV_DEPTHWISE: DepthwiseKernel = DepthwiseKernel {
+    assembly: riscv_depthwise::depthwise,
+    blocks: riscv_depthwise::blocks,
+    result: riscv::lowest,
+    shift: 0,
+    alignment: 4,
 };
 
 impl DepthwiseKernel {
@@ -181,7 +208,16 @@ impl DepthwiseKernel {
             return;
         };
         let doc = "What the assembly reads, in its order: sizes, then bias, multiplier and weights of each channel.";
-        b.pass("constants", doc, Elem::U32, (self.constants)(&found, blocks).words());
+        b.pass("constants", doc, Elem::U32, self.constants(&found, blocks));
         b.assemble(assembly);
+    }
+
+    fn constants(&self, layer: &DepthwiseLayer, blocks: Blocks) -> Vec<i64> {
+        let result = (self.result)(layer.weighted.output_zero, layer.depthwise.clamp);
+        let fill = layer.weighted.input_zero + self.shift;
+        let mut bytes = Bytes::default();
+        shape::plane::words(&layer.depthwise, blocks, fill, result).into_iter().for_each(|word| bytes.word(word));
+        pack::depthwise(&layer.rows(self.shift), self.alignment, &mut bytes);
+        bytes.words()
     }
 }
