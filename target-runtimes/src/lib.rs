@@ -16,6 +16,8 @@ pub use table::TARGETS;
 /// A fact about a core that a kernel can rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
+    /// Only the instructions of Armv6-M.
+    Thumb1,
     /// The 32-bit instructions of Armv7-M and Armv8-M mainline.
     Thumb2,
     /// Two 16-bit multiply-accumulates in one instruction (Armv7E-M, Armv8-M DSP extension).
@@ -24,6 +26,8 @@ pub enum Feature {
     Mve,
     /// 128-bit integer vectors of Armv7-A and AArch64.
     Neon,
+    /// The instructions of RV32IM.
+    RiscV,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
 }
@@ -32,10 +36,12 @@ impl Feature {
     /// As `ptqc targets` prints it.
     pub fn name(self) -> &'static str {
         match self {
+            Feature::Thumb1 => "thumb1",
             Feature::Thumb2 => "thumb2",
             Feature::Dsp => "dsp",
             Feature::Mve => "mve",
             Feature::Neon => "neon",
+            Feature::RiscV => "rv32im",
             Feature::LongMultiply => "long-multiply",
         }
     }

@@ -1,6 +1,6 @@
 //! One row for each target. A new target is a row here, and start-up code where its board needs some.
 
-use crate::Feature::{Dsp, LongMultiply, Mve, Neon, Thumb2};
+use crate::Feature::{Dsp, LongMultiply, Mve, Neon, RiscV, Thumb1, Thumb2};
 use crate::board::{AN385, AN386, AN500, AN505, AN547, RISCV_VIRT};
 use crate::{Compiler, Runner, RustTarget, Target, cost};
 
@@ -20,7 +20,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m0plus",
         description: "Arm Cortex-M0, M0+ (Armv6-M)",
         rust_archs: &["thumbv6m"],
-        features: &[],
+        features: &[Thumb1],
         compilers: M0PLUS,
         rust: thumb("thumbv6m-none-eabi", "cortex-m0plus"),
         // No board of QEMU with this core has enough memory; Armv7-M runs Armv6-M code as it is.
@@ -81,7 +81,7 @@ pub const TARGETS: &[Target] = &[
         name: "riscv32",
         description: "32-bit RISC-V (RV32IMC)",
         rust_archs: &["riscv32im", "riscv32imc", "riscv32imac", "riscv32imafc"],
-        features: &[LongMultiply],
+        features: &[LongMultiply, RiscV],
         compilers: &[Compiler { program: RISCV_GCC, flags: RV32, linker: (RISCV_GCC, RV32) }],
         rust: Some(RustTarget { triple: Some("riscv32imc-unknown-none-elf"), cpu: None }),
         runner: Runner::Board(RISCV_VIRT),

@@ -13,6 +13,7 @@ mod mean;
 mod moves;
 mod pad;
 mod pool;
+mod scalar;
 mod softmax;
 mod thumb;
 
@@ -114,6 +115,99 @@ pub const KERNELS: &[Kernel] = &[
         instructions: thumb::table::instructions,
         assembly: true,
         build: thumb::table::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.product",
+        accepts: scalar::ProductKernel::accepts,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| scalar::ARMV7M_PAIRS.instructions(layer, plan),
+        scratch: |layer, plan| scalar::ARMV7M_PAIRS.scratch(layer, plan),
+        lead: |layer, plan| scalar::ARMV7M_PAIRS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::ARMV7M_PAIRS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.row_product",
+        accepts: scalar::ProductKernel::accepts_dense,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| scalar::ARMV7M_ROWS.instructions(layer, plan),
+        lead: |layer, plan| scalar::ARMV7M_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::ARMV7M_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.depthwise",
+        accepts: |layer, plan| scalar::ARMV7M_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| scalar::ARMV7M_DEPTHWISE.instructions(layer, plan),
+        scratch: scalar::DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| scalar::ARMV7M_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.product",
+        accepts: scalar::ProductKernel::accepts,
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| scalar::ARMV6M_QUADS.instructions(layer, plan),
+        scratch: |layer, plan| scalar::ARMV6M_QUADS.scratch(layer, plan),
+        lead: |layer, plan| scalar::ARMV6M_QUADS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::ARMV6M_QUADS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.row_product",
+        accepts: scalar::ProductKernel::accepts_dense,
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| scalar::ARMV6M_ROWS.instructions(layer, plan),
+        lead: |layer, plan| scalar::ARMV6M_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::ARMV6M_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.depthwise",
+        accepts: |layer, plan| scalar::ARMV6M_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| scalar::ARMV6M_DEPTHWISE.instructions(layer, plan),
+        scratch: scalar::DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| scalar::ARMV6M_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.product",
+        accepts: scalar::ProductKernel::accepts,
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| scalar::RISCV_QUADS.instructions(layer, plan),
+        scratch: |layer, plan| scalar::RISCV_QUADS.scratch(layer, plan),
+        lead: |layer, plan| scalar::RISCV_QUADS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::RISCV_QUADS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.row_product",
+        accepts: scalar::ProductKernel::accepts_dense,
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| scalar::RISCV_ROWS.instructions(layer, plan),
+        lead: |layer, plan| scalar::RISCV_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::RISCV_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.depthwise",
+        accepts: |layer, plan| scalar::RISCV_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| scalar::RISCV_DEPTHWISE.instructions(layer, plan),
+        scratch: scalar::DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| scalar::RISCV_DEPTHWISE.build(b),
         ..PORTABLE
     },
 ];
