@@ -30,6 +30,12 @@ pub enum Feature {
     RiscV,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
+    /// 128-bit integer vectors of x86, up to SSE4.1.
+    Sse41,
+    /// 256-bit integer vectors of x86.
+    Avx2,
+    /// 512-bit integer vectors of x86 with sums of four products of bytes (AVX-512 F, BW, VL, VNNI).
+    Avx512Vnni,
 }
 
 impl Feature {
@@ -43,6 +49,9 @@ impl Feature {
             Feature::Neon => "neon",
             Feature::RiscV => "rv32im",
             Feature::LongMultiply => "long-multiply",
+            Feature::Sse41 => "sse4.1",
+            Feature::Avx2 => "avx2",
+            Feature::Avx512Vnni => "avx512-vnni",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One row for each target. A new target is a row here, and start-up code where its board needs some.
 
-use crate::Feature::{Dsp, LongMultiply, Mve, Neon, RiscV, Thumb1, Thumb2};
+use crate::Feature::{Avx2, Avx512Vnni, Dsp, LongMultiply, Mve, Neon, RiscV, Sse41, Thumb1, Thumb2};
 use crate::board::{AN385, AN386, AN500, AN505, AN547, RISCV_VIRT};
 use crate::{Compiler, Runner, RustTarget, Target, cost};
 
@@ -116,6 +116,33 @@ pub const TARGETS: &[Target] = &[
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
         runner: Runner::User { native: "x86_64", emulator: &[] },
         cost: cost::X86_64,
+    },
+    Target {
+        name: "x86-64-v2",
+        description: "64-bit x86 with SSE4.1",
+        rust_archs: &[],
+        features: &[LongMultiply, Sse41],
+        compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        runner: Runner::User { native: "x86_64", emulator: &[] },
+    },
+    Target {
+        name: "x86-64-v3",
+        description: "64-bit x86 with AVX2",
+        rust_archs: &[],
+        features: &[LongMultiply, Sse41, Avx2],
+        compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        runner: Runner::User { native: "x86_64", emulator: &[] },
+    },
+    Target {
+        name: "x86-64-vnni",
+        description: "64-bit x86 with AVX-512 and VNNI",
+        rust_archs: &[],
+        features: &[LongMultiply, Sse41, Avx2, Avx512Vnni],
+        compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        runner: Runner::User { native: "x86_64", emulator: &[] },
     },
 ];
 

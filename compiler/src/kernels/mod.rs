@@ -16,6 +16,7 @@ mod pool;
 mod scalar;
 mod softmax;
 mod thumb;
+mod x86;
 
 use std::fmt;
 
@@ -51,6 +52,21 @@ pub struct Kernel {
     pub assembly: bool,
     /// Builds the function.
     pub build: fn(&mut LayerBuilder),
+}
+
+/// A row for a kernel of [`x86`] at one level of its vector instructions.
+macro_rules! x86_kernel {
+    ($name:literal, $isa:ident, $feature:ident, $accepts:expr, $module:ident, $instructions:ident, $scratch:ident, $build:ident) => {
+        Kernel {
+            name: $name,
+            accepts: $accepts,
+            needs: &[Feature::$feature],
+            instructions: |layer, plan| x86::$module::$instructions(layer, plan, &x86::isa::$isa),
+            scratch: |layer, plan| x86::$module::$scratch(layer, plan, &x86::isa::$isa),
+            build: |b| x86::$module::$build(b, &x86::isa::$isa),
+            ..PORTABLE
+        }
+    };
 }
 
 /// All kernels. A faster variant is one line here.
@@ -210,6 +226,81 @@ pub const KERNELS: &[Kernel] = &[
         build: |b| scalar::RISCV_DEPTHWISE.build(b),
         ..PORTABLE
     },
+    x86_kernel!("x86.conv.avx512vnni", AVX512, Avx512Vnni, x86::conv::accepts, conv, instructions, scratch, build),
+    x86_kernel!(
+        "x86.depthwise.avx512vnni",
+        AVX512,
+        Avx512Vnni,
+        x86::depthwise::accepts,
+        depthwise,
+        instructions,
+        scratch,
+        build
+    ),
+    x86_kernel!(
+        "x86.add.avx512vnni",
+        AVX512,
+        Avx512Vnni,
+        x86::elementwise::accepts_add,
+        elementwise,
+        instructions_add,
+        scratch_add,
+        build_add
+    ),
+    x86_kernel!(
+        "x86.mean.avx512vnni",
+        AVX512,
+        Avx512Vnni,
+        |layer, plan| x86::mean::accepts(layer, plan, &x86::isa::AVX512),
+        mean,
+        instructions,
+        scratch,
+        build
+    ),
+    x86_kernel!("x86.conv.avx2", AVX2, Avx2, x86::conv::accepts, conv, instructions, scratch, build),
+    x86_kernel!("x86.depthwise.avx2", AVX2, Avx2, x86::depthwise::accepts, depthwise, instructions, scratch, build),
+    x86_kernel!(
+        "x86.add.avx2",
+        AVX2,
+        Avx2,
+        x86::elementwise::accepts_add,
+        elementwise,
+        instructions_add,
+        scratch_add,
+        build_add
+    ),
+    x86_kernel!(
+        "x86.mean.avx2",
+        AVX2,
+        Avx2,
+        |layer, plan| x86::mean::accepts(layer, plan, &x86::isa::AVX2),
+        mean,
+        instructions,
+        scratch,
+        build
+    ),
+    x86_kernel!("x86.conv.sse41", SSE41, Sse41, x86::conv::accepts, conv, instructions, scratch, build),
+    x86_kernel!("x86.depthwise.sse41", SSE41, Sse41, x86::depthwise::accepts, depthwise, instructions, scratch, build),
+    x86_kernel!(
+        "x86.add.sse41",
+        SSE41,
+        Sse41,
+        x86::elementwise::accepts_add,
+        elementwise,
+        instructions_add,
+        scratch_add,
+        build_add
+    ),
+    x86_kernel!(
+        "x86.mean.sse41",
+        SSE41,
+        Sse41,
+        |layer, plan| x86::mean::accepts(layer, plan, &x86::isa::SSE41),
+        mean,
+        instructions,
+        scratch,
+        build
+    ),
 ];
 
 /// What kernels have in common that say nothing else.
