@@ -133,7 +133,8 @@ pub struct Build {
 /// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
     let (quant, mut warnings) = quantize(frontend, ranges)?;
-    let plan = plan::plan(&quant, options.target, options.goal)?;
+    let target = options.language.able(options.target);
+    let plan = plan::plan(&quant, &target, options.goal)?;
     let lowered = lower::lower(&plan, &options.name)?;
     let provenance = Provenance {
         target: options.target.name.to_owned(),

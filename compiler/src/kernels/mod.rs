@@ -10,6 +10,7 @@ mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod neon;
 mod pad;
 mod pool;
 mod softmax;
@@ -19,6 +20,7 @@ use std::fmt;
 
 use ptqc_target_runtimes::{Feature, Target};
 
+use self::neon::Unit;
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
 use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
@@ -81,6 +83,27 @@ pub const KERNELS: &[Kernel] = &[
         build: thumb::table::build,
         ..PORTABLE
     },
+    Kernel {
+        name: "neon.dense",
+        needs: &[Feature::Neon],
+        instructions: |layer, plan| neon::dense::instructions(Unit::Armv7, layer, plan),
+        build: |b| neon::dense::build(b, Unit::Armv7),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "aarch64.dense",
+        needs: &[Feature::AArch64],
+        instructions: |layer, plan| neon::dense::instructions(Unit::AArch64, layer, plan),
+        build: |b| neon::dense::build(b, Unit::AArch64),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "dotprod.dense",
+        needs: &[Feature::DotProduct],
+        instructions: |layer, plan| neon::dense::instructions(Unit::DotProduct, layer, plan),
+        build: |b| neon::dense::build(b, Unit::DotProduct),
+        ..NEON_DENSE
+    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -96,6 +119,10 @@ const PORTABLE: Kernel = Kernel {
     assembly: false,
     build: |_| {},
 };
+
+/// What the kernels for sums over input channels have in common.
+const NEON_DENSE: Kernel =
+    Kernel { accepts: neon::dense::accepts, scratch: neon::dense::scratch, adds: true, ..PORTABLE };
 
 /// The kernel of a layer for which none has been chosen yet.
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };
