@@ -15,8 +15,11 @@ pub mod front;
 pub mod ir;
 pub mod kernels;
 pub mod lower;
+#[cfg(feature = "cli")]
+pub mod measure;
 pub mod names;
 pub mod ops;
+pub mod optimize;
 pub mod passes;
 pub mod plan;
 pub mod print;

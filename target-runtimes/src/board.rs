@@ -29,6 +29,18 @@ pub const SEMIHOSTING: &str = include_str!("../runtime/semihosting.c");
 /// The same functions for programs that run under an operating system.
 pub const HOSTED: &str = include_str!("../runtime/hosted.c");
 
+/// Source of the program around a model: reads samples, runs the model, writes its outputs.
+pub const HARNESS: &str = include_str!("../runtime/harness.c");
+
+/// Header with which the harness measures the depth of the stack.
+pub const METER_STACK: &str = include_str!("../runtime/meter_stack.h");
+
+/// Header with which the harness measures time, under an operating system.
+pub const METER_TIME: &str = include_str!("../runtime/meter_time.h");
+
+/// Source of the plugin that counts instructions in QEMU.
+pub const COUNTER: &str = include_str!("../runtime/count.c");
+
 const CORTEX_M: &str = include_str!("../runtime/startup_cortex_m.c");
 const RISCV: &str = include_str!("../runtime/startup_riscv.c");
 

@@ -6,7 +6,7 @@
 mod board;
 mod table;
 
-pub use board::{Board, HOSTED, Region, SEMIHOSTING, linker_script};
+pub use board::{Board, COUNTER, HARNESS, HOSTED, METER_STACK, METER_TIME, Region, SEMIHOSTING, linker_script};
 pub use table::TARGETS;
 
 /// A fact about a core that a kernel can rely on.

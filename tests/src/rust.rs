@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
+use ptqc::measure::harness::Harness;
 use ptqc::print::c::c_type;
 use ptqc::print::rust::elem_type;
 use ptqc::print::{ArenaMode, Bundle};
@@ -13,7 +14,6 @@ use ptqc::program::{Program, Signature};
 use ptqc_target_runtimes::{Compiler, Target};
 
 use crate::case::Tensors;
-use crate::harness::Harness;
 use crate::toolchain::{self, Executable};
 
 /// A rustc that can compile for a target.
@@ -73,7 +73,7 @@ impl Rustc {
             }
             Profile::Debug => command.args(["--crate-type=staticlib", "-Copt-level=0", "-Cdebug-assertions=on"]),
         };
-        toolchain::run(&mut command, folder).map(drop)
+        Ok(toolchain::run(&mut command, folder).map(drop)?)
     }
 }
 
@@ -185,7 +185,7 @@ pub fn build(
 ) -> Result<Executable> {
     let object = compile(folder, harness, rustc, profile)?;
     std::fs::write(folder.join(format!("{}.h", harness.name)), header(harness, arena_bytes))?;
-    toolchain::finish(folder, harness, target, compiler, &[], vec![object])
+    Ok(toolchain::finish(folder, harness, target, compiler, &[], vec![object])?)
 }
 
 /// Many emitted models in one crate, each as its users would declare it.

@@ -1,7 +1,9 @@
 //! The command line: arguments, files, progress, tables. Everything else is in the library.
 
+mod bench;
 mod build;
 mod calibrate;
+mod code;
 mod eval;
 mod inspect;
 mod lists;
@@ -39,6 +41,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Run the integer model on inputs and write its outputs as .npy files
     Run(run::RunArgs),
+    /// Compile the code for a target, run it, and measure instructions or time, flash and RAM
+    Bench(bench::BenchArgs),
     /// Show a stage of the compilation
     Inspect(inspect::InspectArgs),
     /// List the targets
@@ -58,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Targets(args) => lists::targets(&args),
         Command::Ops(args) => lists::ops(&args),

@@ -6,6 +6,7 @@ mod commands;
 mod diagnostics;
 mod examples;
 mod operators;
+mod optimize;
 mod process;
 mod properties;
 mod qdq;
