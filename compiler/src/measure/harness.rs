@@ -38,6 +38,8 @@ pub struct Harness {
     pub arena: ArenaMode,
     /// What is measured beside the outputs.
     pub meter: Option<Meter>,
+    /// Whether some of its functions are in assembly or call vector instructions, which is not safe Rust.
+    pub assembly: bool,
 }
 
 impl Harness {
@@ -49,6 +51,7 @@ impl Harness {
             outputs: program.outputs.clone(),
             arena,
             meter: None,
+            assembly: program.functions.iter().any(|function| function.assembly().is_some() || function.vectors.is_some()),
         }
     }
 

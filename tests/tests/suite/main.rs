@@ -5,6 +5,7 @@ mod build_script;
 mod commands;
 mod diagnostics;
 mod examples;
+mod kernels;
 mod operators;
 mod optimize;
 mod process;
