@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use crate::batch::encode;
 use crate::case::Tensors;
-use ptqc::measure::harness::Harness;
 use crate::rust::{self, Profile, Rustc};
 use crate::toolchain;
+use ptqc::measure::harness::Harness;
 
 /// Code and constants that a model is thought to need at most, to choose how many fit on a board.
 const BYTES_OF_A_MODEL: u32 = 16 << 10;

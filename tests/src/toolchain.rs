@@ -4,9 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use ptqc::measure::toolchain::{
-    Executable, SUPPORT, build, compile, finish, is_installed, link_for, missing, run,
-};
+pub use ptqc::measure::toolchain::{Executable, SUPPORT, build, compile, finish, is_installed, link_for, missing, run};
 
 /// The flags under which emitted C has to compile without a warning.
 pub const STRICT: &[&str] = &[

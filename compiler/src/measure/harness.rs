@@ -51,7 +51,10 @@ impl Harness {
             outputs: program.outputs.clone(),
             arena,
             meter: None,
-            assembly: program.functions.iter().any(|function| function.assembly().is_some() || function.vectors.is_some()),
+            assembly: program
+                .functions
+                .iter()
+                .any(|function| function.assembly().is_some() || function.vectors.is_some()),
         }
     }
 

@@ -13,7 +13,7 @@ use super::vector::{
     I8X8, I8X16, I16X8, I32X4, U8X16, i8x8, i8x16, i16x4, i16x8, i32x4, load_8, load_16, load_i32, u8x16,
 };
 use crate::plan::{Layer, Plan};
-use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg, Type};
+use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg};
 
 /// Output channels of an accumulator.
 const LANES: usize = 4;
@@ -208,7 +208,7 @@ impl<'a> Dense<'a> {
         selectors: &[Expr],
     ) {
         let (columns, pixels) = (self.geometry.output[1], self.shape.pixels);
-        let mut block = |f: &mut FunctionBuilder, first: Affine, pixels: usize| {
+        let block = |f: &mut FunctionBuilder, first: Affine, pixels: usize| {
             let x_step = (self.geometry.stride[1] * source.column) as i64;
             let y_step = self.geometry.y[2] as i64;
             let source = Source { at: source.at.clone() + first.clone() * x_step, ..source.clone() };

@@ -180,11 +180,6 @@ impl<'a> Geometry<'a> {
         i64::from(self.weighted.channels[output].bias) - i64::from(self.weighted.input_zero) * sum
     }
 
-    /// Products of the layer.
-    pub fn products(&self) -> u64 {
-        (self.results() * self.group_inputs() * self.taps()) as u64
-    }
-
     /// Elements of the result.
     pub fn results(&self) -> usize {
         self.images * self.output[0] * self.output[1] * self.weighted.channels.len()
