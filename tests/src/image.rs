@@ -120,7 +120,7 @@ fn compile_c(members: &[Member], folder: &Path, compiler: &Compiler, flags: &[&s
     let sources =
         members.iter().flat_map(|m| [format!("{}.c", m.program.name), format!("{}_weights.c", m.program.name)]);
     let sources: Vec<String> = sources.collect();
-    sources.par_iter().map(|source| toolchain::compile(folder, source, compiler, &strict)).collect()
+    sources.par_iter().map(|source| Ok(toolchain::compile(folder, source, compiler, &strict)?)).collect()
 }
 
 fn compile_rust(members: &[Member], folder: &Path, rustc: &Rustc) -> Result<String> {

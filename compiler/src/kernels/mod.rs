@@ -116,6 +116,20 @@ pub const KERNELS: &[Kernel] = &[
         build: |b| neon::dense::build(b, Unit::DotProduct),
         ..NEON_DENSE
     },
+    Kernel {
+        name: "neon.depthwise",
+        needs: &[Feature::Neon],
+        instructions: |layer, plan| neon::depthwise::instructions(Unit::Armv7, layer, plan),
+        build: |b| neon::depthwise::build(b, Unit::Armv7),
+        ..NEON_DEPTHWISE
+    },
+    Kernel {
+        name: "aarch64.depthwise",
+        needs: &[Feature::AArch64],
+        instructions: |layer, plan| neon::depthwise::instructions(Unit::AArch64, layer, plan),
+        build: |b| neon::depthwise::build(b, Unit::AArch64),
+        ..NEON_DEPTHWISE
+    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -135,6 +149,10 @@ const PORTABLE: Kernel = Kernel {
 /// What the kernels for sums over input channels have in common.
 const NEON_DENSE: Kernel =
     Kernel { accepts: neon::dense::accepts, scratch: neon::dense::scratch, adds: true, ..PORTABLE };
+
+/// What the kernels for depthwise convolutions have in common.
+const NEON_DEPTHWISE: Kernel =
+    Kernel { accepts: neon::depthwise::accepts, scratch: neon::depthwise::scratch, ..PORTABLE };
 
 /// The kernel of a layer for which none has been chosen yet.
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };

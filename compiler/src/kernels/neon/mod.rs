@@ -1,6 +1,7 @@
 //! Kernels for the 128-bit integer vectors of Armv7-A and AArch64, in intrinsics that have the same names in C and Rust.
 
 pub mod dense;
+pub mod depthwise;
 mod geometry;
 mod requantize;
 mod rows;
