@@ -1,7 +1,8 @@
 /* A plugin for QEMU that counts executed instructions, each for the part of the program that it belongs to.
  *
- * Arguments: ranges=FILE, lines "START END PART" in hexadecimal, sorted and disjoint: addresses and the part they belong
- * to. Code outside of all ranges (a library) counts for the part that called it. Before the first range, that is part 0.
+ * Arguments: ranges=FILE, lines "START END PART TURNS" in hexadecimal, sorted and disjoint: addresses and the part they
+ * belong to. If there are several TURNS, the range is the entry of a function that several parts share: the first call is
+ * for PART, the second for PART + 1, and so on round. Code outside of all ranges counts for the part that called it.
  * counts=FILE: where the counts go at exit, one line for each part.
  *
  * QEMU's header is not needed: the functions below are all that is used of it, and have not changed since QEMU 4.2. */
@@ -29,11 +30,11 @@ int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv);
 
 int qemu_plugin_version = PLUGIN_API;
 
-enum { MAX_PARTS = 1 << 16, INHERIT = 0xffff };
+enum { MAX_PARTS = 1 << 16, MAX_RANGES = 1 << 16 };
 
 typedef struct {
   uint64_t start, end;
-  unsigned part;
+  unsigned part, turns, next;
 } range;
 
 static range *ranges;
@@ -43,7 +44,8 @@ static unsigned part_count = 1;
 static unsigned current;
 static const char *counts_name;
 
-static unsigned part_of(uint64_t address) {
+/* Index of the range that holds an address; the number of ranges if there is none. */
+static unsigned range_of(uint64_t address) {
   size_t low = 0, high = range_count;
   while (low < high) {
     const size_t middle = (low + high) / 2;
@@ -52,19 +54,21 @@ static unsigned part_of(uint64_t address) {
     } else if (address >= ranges[middle].end) {
       low = middle + 1;
     } else {
-      return ranges[middle].part;
+      return (unsigned)middle;
     }
   }
-  return INHERIT;
+  return (unsigned)range_count;
 }
 
-/* Part and number of instructions of a run, as one pointer. */
+/* The data is the range of a run of instructions, and their number. */
 static void executed(unsigned cpu, void *data) {
   const uintptr_t run = (uintptr_t)data;
-  const unsigned part = (unsigned)(run & 0xffff);
+  const size_t index = run & 0xffff;
   (void)cpu;
-  if (part != INHERIT) {
-    current = part;
+  if (index < range_count) {
+    range *const at = &ranges[index];
+    current = at->part + at->next;
+    at->next = (at->next + 1) % at->turns;
   }
   counts[current] += run >> 16;
 }
@@ -74,12 +78,12 @@ static void translated(plugin_id id, block *block) {
   (void)id;
   for (size_t first = 0, end; first < count; first = end) {
     instruction *const at = qemu_plugin_tb_get_insn(block, first);
-    const unsigned part = part_of(qemu_plugin_insn_vaddr(at));
+    const unsigned index = range_of(qemu_plugin_insn_vaddr(at));
     end = first + 1;
-    while (end < count && part_of(qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(block, end))) == part) {
+    while (end < count && range_of(qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(block, end))) == index) {
       end++;
     }
-    qemu_plugin_register_vcpu_insn_exec_cb(at, executed, 0, (void *)((uintptr_t)(end - first) << 16 | part));
+    qemu_plugin_register_vcpu_insn_exec_cb(at, executed, 0, (void *)((uintptr_t)(end - first) << 16 | index));
   }
 }
 
@@ -99,12 +103,12 @@ static void ended(plugin_id id, void *data) {
 static int read_ranges(const char *name) {
   FILE *const file = fopen(name, "r");
   unsigned long long start, end;
-  unsigned part;
+  unsigned part, turns;
   size_t capacity = 0;
   if (file == NULL) {
     return -1;
   }
-  while (fscanf(file, "%llx %llx %x", &start, &end, &part) == 3) {
+  while (fscanf(file, "%llx %llx %x %x", &start, &end, &part, &turns) == 4) {
     if (range_count == capacity) {
       capacity = 2 * capacity + 64;
       ranges = realloc(ranges, capacity * sizeof *ranges);
@@ -112,11 +116,11 @@ static int read_ranges(const char *name) {
         return -1;
       }
     }
-    if (part >= INHERIT) {
+    if (turns == 0 || part + turns > MAX_PARTS || range_count + 1 >= MAX_RANGES) {
       return -1;
     }
-    ranges[range_count++] = (range){start, end, part};
-    part_count = part >= part_count ? part + 1 : part_count;
+    ranges[range_count++] = (range){start, end, part, turns, 0};
+    part_count = part + turns > part_count ? part + turns : part_count;
   }
   fclose(file);
   return 0;

@@ -111,12 +111,10 @@ pub fn run_rust_and_compare(
     for (name, text) in &build.bundle {
         std::fs::write(folder.path().join(name), text)?;
     }
-    let program = build.lowered.program.program();
-    let harness = Harness::new(program, arena);
+    let harness = Harness::new(build.lowered.program.program(), arena);
     let what = || format!("Rust of {} on {}, {profile:?}", build.report.name, target.name);
     let on = (target, compiler);
-    let executable =
-        rust::build(folder.path(), &harness, on, rustc, profile, program.arena_bytes).with_context(what)?;
+    let executable = rust::build(folder.path(), &harness, on, rustc, profile).with_context(what)?;
     compare(&executable, &harness, (inputs, expected)).with_context(what)
 }
 

@@ -12,9 +12,10 @@ use rayon::prelude::*;
 
 use crate::batch::encode;
 use crate::case::Tensors;
-use crate::rust::{self, Profile, Rustc};
+use crate::rust::{Profile, Rustc};
 use crate::toolchain;
 use ptqc::measure::harness::Harness;
+use ptqc::measure::rustc;
 
 /// Code and constants that a model is thought to need at most, to choose how many fit on a board.
 const BYTES_OF_A_MODEL: u32 = 16 << 10;
@@ -127,8 +128,8 @@ fn compile_rust(members: &[Member], folder: &Path, rustc: &Rustc) -> Result<Stri
     let mut library = "#![no_std]\n#![deny(warnings)]\n".to_owned();
     for Member { program, .. } in members {
         let harness = Harness::new(program, ArenaMode::Caller);
-        library += &rust::entry(&harness);
-        std::fs::write(folder.join(format!("{}.h", program.name)), rust::header(&harness, program.arena_bytes))?;
+        library += &rustc::entry(&harness);
+        std::fs::write(folder.join(format!("{}.h", program.name)), rustc::header(&harness))?;
     }
     std::fs::write(folder.join("models.rs"), library)?;
     rustc.compile(folder, "models.rs", "models.o", Profile::Release("2"))?;

@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use ptqc::measure::toolchain::{Executable, SUPPORT, build, compile, finish, is_installed, link_for, missing, run};
+use anyhow::Result;
+use ptqc::measure::toolchain;
+pub use ptqc::measure::toolchain::{Executable, SUPPORT, build, compile, finish, is_installed, link_for, missing};
 
 /// The flags under which emitted C has to compile without a warning.
 pub const STRICT: &[&str] = &[
@@ -21,6 +23,11 @@ pub const STRICT: &[&str] = &[
     "-Wstrict-prototypes",
     "-Werror",
 ];
+
+/// Runs a command in a folder; its output is part of the error if it fails.
+pub fn run(command: &mut Command, folder: &Path) -> Result<Vec<u8>> {
+    Ok(toolchain::run(command, folder)?)
+}
 
 /// Python with onnxruntime, where the set-up script has put it, or as it is installed.
 pub fn python() -> Option<PathBuf> {

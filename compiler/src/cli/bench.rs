@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::code::CodeArgs;
-use super::source::{ModelArgs, PreprocessArgs, RangesArgs, Source, open_samples, problem};
-use crate::diag::{self, Code};
+use super::figures::{last_bench, table};
+use super::source::{ModelArgs, PreprocessArgs, RangesArgs, Source, open_samples};
+use crate::diag;
 use crate::driver::{self, Build};
 use crate::evaluate::quantize_input;
 use crate::ir::DType;
-use crate::measure::{self, Figures, Setup};
+use crate::measure::rustc::Rustc;
+use crate::measure::{self, Setup};
+use crate::print::Language;
 
 /// Compile the code for a target, run it, and measure instructions or time, flash and RAM.
 #[derive(Debug, Args)]
@@ -47,15 +50,18 @@ pub fn run(args: &BenchArgs) -> diag::Result<()> {
     let build = driver::build(&source.frontend, &ranges, &recipe.options(&source)).map_err(in_model)?;
     super::warn(&in_model(build.warnings.clone()));
     let sample = sample(args, &source, &build)?;
-    let flags = [args.opt.clone()];
-    let setup = Setup { build: &build, target: recipe.target, compiler, flags: &flags, sample: &sample };
+    let rustc = (recipe.language == Language::Rust).then(|| Rustc::installed(recipe.target)).transpose()?;
+    let setup = Setup {
+        build: &build,
+        target: recipe.target,
+        compiler,
+        rustc: rustc.as_ref(),
+        optimisation: &args.opt,
+        sample: &sample,
+    };
     let figures = measure::measure(&setup)?;
-    match args.json {
-        true => super::say(
-            &serde_json::to_string_pretty(&figures).map_err(|error| problem(Code::Internal, error.to_string()))?,
-        ),
-        false => super::say(&table(&figures)),
-    }
+    last_bench::remember(&figures, &recipe)?;
+    super::say(&if args.json { figures.to_json() } else { table(&figures) })
 }
 
 /// The sample to measure on.
@@ -77,52 +83,4 @@ fn random(len: usize) -> Vec<i32> {
         (state >> 24) as i32 + DType::I8.min()
     };
     std::iter::repeat_with(next).take(len).collect()
-}
-
-fn table(figures: &Figures) -> String {
-    let name = figures.layers.iter().map(|layer| layer.function.len()).max().unwrap_or(0).max(16);
-    let per_mac = |instructions: u64, macs: u64| match macs {
-        0 => String::new(),
-        macs => format!("{:.2}", instructions as f64 / macs as f64),
-    };
-    let mut text = format!(
-        "{} on {}: {} {}, {}\n",
-        figures.name,
-        figures.target,
-        figures.compiler,
-        figures.flags.join(" "),
-        "output equal to the evaluator's"
-    );
-    let line = |name_: &str, macs: u64, instructions: u64, kernel: &str| {
-        format!("  {name_:name$} {macs:>11} {instructions:>12} {:>7}  {kernel}\n", per_mac(instructions, macs))
-    };
-    if let Some(total) = figures.instructions {
-        text += &format!("  {:name$} {:>11} {:>12} {:>7}  kernel\n", "layer", "MACs", "instructions", "per MAC");
-        for layer in &figures.layers {
-            text += &line(&layer.function, layer.macs, layer.instructions.unwrap_or(0), &layer.kernel);
-        }
-        text += &line("whole inference", figures.macs, total, "");
-    }
-    if let Some(time) = &figures.time {
-        text += &format!(
-            "  time of an inference, one thread: median {:.2} us, 80 % of {} runs within {:.2} .. {:.2} us\n",
-            time.median_us, time.runs, time.low_us, time.high_us
-        );
-    }
-    let (flash, ram) = (&figures.flash, &figures.ram);
-    text += &format!(
-        "  flash {} bytes: code {}, library {}, weights {}\n",
-        flash.code + flash.library + flash.weights,
-        flash.code,
-        flash.library,
-        flash.weights
-    );
-    text += &format!(
-        "  RAM   {} bytes: arena {}, variables {}, stack {}\n",
-        ram.arena + ram.variables + ram.stack,
-        ram.arena,
-        ram.variables,
-        ram.stack
-    );
-    text
 }

@@ -4,7 +4,9 @@ mod bench;
 mod build;
 mod calibrate;
 mod code;
+mod estimate;
 mod eval;
+mod figures;
 mod inspect;
 mod lists;
 mod metrics;
@@ -43,6 +45,8 @@ enum Command {
     Run(run::RunArgs),
     /// Compile the code for a target, run it, and measure instructions or time, flash and RAM
     Bench(bench::BenchArgs),
+    /// Say what the code will cost on a target, without a compiler
+    Estimate(estimate::EstimateArgs),
     /// Show a stage of the compilation
     Inspect(inspect::InspectArgs),
     /// List the targets
@@ -63,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Targets(args) => lists::targets(&args),
         Command::Ops(args) => lists::ops(&args),

@@ -13,9 +13,16 @@ use super::toolchain::Failure;
 #[derive(Debug, Clone)]
 pub struct FunctionSymbol {
     /// Its symbol.
-    pub name: String,
+    pub symbol: String,
     /// Its addresses.
     pub addresses: Range<u64>,
+}
+
+impl FunctionSymbol {
+    /// Its name in the source, without the names around it.
+    pub fn name(&self) -> String {
+        last_segment(&addr2line::demangle_auto(self.symbol.as_str().into(), None)).to_owned()
+    }
 }
 
 /// The contents of an object or program.
@@ -63,11 +70,13 @@ impl Binary {
         let symbols = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition());
         let symbol = |symbol: object::Symbol| {
             let start = symbol.address() & mask;
-            let name = symbol.name().unwrap_or_default().to_owned();
-            FunctionSymbol { name, addresses: start..start + symbol.size() }
+            let symbol_name = symbol.name().unwrap_or_default().to_owned();
+            FunctionSymbol { symbol: symbol_name, addresses: start..start + symbol.size() }
         };
         let mut functions: Vec<FunctionSymbol> = symbols.map(symbol).collect();
         functions.sort_by_key(|function| (function.addresses.start, function.addresses.end));
+        // Several names of one function.
+        functions.dedup_by_key(|function| function.addresses.clone());
         Ok(functions)
     }
 

@@ -1,7 +1,7 @@
 //! Counts of executed instructions, exact to one: a plugin of QEMU counts them for each layer of the unchanged program.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
@@ -17,22 +17,17 @@ const PLUGIN_VERSIONS: std::ops::RangeInclusive<u32> = 1..=8;
 /// C compilers of the machine itself: the plugin is C.
 const HOST_COMPILERS: [&str; 3] = ["cc", "gcc", "clang"];
 
-/// The part of a program that an address belongs to. Numbers as the plugin has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an address of a program belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
+    /// The code around the model.
     Outside,
+    /// The model's entry point.
     EntryPoint,
-    Function(usize),
-}
-
-impl Part {
-    fn number(self) -> usize {
-        match self {
-            Part::Outside => 0,
-            Part::EntryPoint => 1,
-            Part::Function(index) => 2 + index,
-        }
-    }
+    /// The function of a layer.
+    Layer(usize),
+    /// The entry of a function that these layers call, one after the other.
+    Shared(Vec<usize>),
 }
 
 /// Counts of one run.
@@ -40,46 +35,141 @@ impl Part {
 pub struct Counts {
     /// Of the entry point itself: between the calls.
     pub entry_point: u64,
-    /// Of each function, with the library code that it calls.
-    pub functions: Vec<u64>,
+    /// Of each layer, with the library code that it calls.
+    pub layers: Vec<u64>,
 }
 
 impl Counts {
     /// Of everything.
     pub fn total(&self) -> u64 {
-        self.entry_point + self.functions.iter().sum::<u64>()
+        self.entry_point + self.layers.iter().sum::<u64>()
     }
 }
 
-/// What is counted.
+/// How the functions of a model are called in the source.
 #[derive(Debug)]
-pub struct Subject<'a> {
-    /// Source names of the entry point.
+pub struct Names<'a> {
+    /// The entry point, and a wrapper of it.
     pub entry_points: &'a [&'a str],
-    /// Source names of the functions.
-    pub functions: &'a [String],
-    /// Objects of the model.
-    pub model: &'a [String],
-    /// Objects around it.
-    pub support: &'a [String],
+    /// The function of each layer.
+    pub layers: &'a [String],
+    /// For layers in assembly, the function instead; several may share one.
+    pub kernels: &'a [Option<String>],
 }
 
-/// Runs a program over one sample in its folder, and counts. The program holds debug information.
-pub fn count(
-    folder: &Path,
-    executable: &Executable,
-    inputs: &[u8],
-    subject: &Subject,
-) -> diag::Result<(Vec<u8>, Counts)> {
-    std::fs::write(folder.join("ranges.txt"), ranges(folder, subject)?).map_err(Failure::from)?;
-    let compiler = HOST_COMPILERS.into_iter().find(|compiler| toolchain::is_installed(compiler)).ok_or_else(|| {
-        Diagnostic::error(
-            Code::Toolchain,
-            "counting instructions needs a C compiler for this machine, and there is none",
-        )
-        .help("install gcc or clang")
-    })?;
+impl Names<'_> {
+    /// What an address belongs to whose source is a function of this name.
+    fn part(&self, name: &str) -> Option<Part> {
+        // In Rust, the same function for operands in other places has a number behind its name.
+        let is_variant = |layer: &String| {
+            let number = name.strip_prefix(layer.as_str()).map(|rest| rest.strip_prefix('_').unwrap_or(rest));
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let exact = self.layers.iter().position(|layer| layer == name);
+        match exact.or_else(|| self.layers.iter().position(is_variant)) {
+            Some(layer) => Some(Part::Layer(layer)),
+            None => self.entry_points.contains(&name).then_some(Part::EntryPoint),
+        }
+    }
+
+    /// The layers whose function in assembly has this name.
+    fn sharing(&self, name: &str) -> Option<Part> {
+        let layers = self.kernels.iter().enumerate().filter(|(_, kernel)| kernel.as_deref() == Some(name));
+        let layers: Vec<usize> = layers.map(|(layer, _)| layer).collect();
+        (!layers.is_empty()).then_some(Part::Shared(layers))
+    }
+}
+
+/// Which addresses of a program belong to what. Other code, of a library, counts for its caller.
+#[derive(Debug)]
+pub struct Parts {
+    ranges: Vec<(Range<u64>, Part)>,
+    /// Bytes of code of each layer's function.
+    pub code_bytes: Vec<u64>,
+}
+
+impl Parts {
+    /// Reads the program and the objects in a folder: those of the model, and those around it.
+    pub fn new(folder: &Path, (model, support): (&[String], &[String]), names: &Names) -> Result<Parts, Failure> {
+        let defined = |objects: &[String]| -> Result<BTreeSet<String>, Failure> {
+            let mut symbols = BTreeSet::new();
+            for object in objects {
+                let functions = Binary::read(&folder.join(object))?.functions()?;
+                symbols.extend(functions.into_iter().map(|function| function.symbol));
+            }
+            Ok(symbols)
+        };
+        let (model, support) = (defined(model)?, defined(support)?);
+        let program = Binary::read(&folder.join(PROGRAM))?;
+        let mut parts = Parts { ranges: vec![], code_bytes: vec![0; names.layers.len()] };
+        for function in program.functions()? {
+            let (name, addresses) = (function.name(), function.addresses.clone());
+            if support.contains(&function.symbol) {
+                parts.add(addresses, Part::Outside);
+            } else if let Some(shared @ Part::Shared(_)) = names.sharing(&name) {
+                parts.add_shared(addresses, shared);
+            } else if model.contains(&function.symbol) {
+                for (address, sources) in addresses.zip(program.sources(&function)?) {
+                    let part = sources.iter().find_map(|source| names.part(source)).or_else(|| names.part(&name));
+                    if let Some(part) = part {
+                        parts.add(address..address + 1, part);
+                    }
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    fn add(&mut self, addresses: Range<u64>, part: Part) {
+        if let Part::Layer(layer) = part {
+            self.code_bytes[layer] += addresses.end - addresses.start;
+        }
+        match self.ranges.last_mut() {
+            Some((range, last)) if range.end == addresses.start && *last == part => range.end = addresses.end,
+            _ => self.ranges.push((addresses, part)),
+        }
+    }
+
+    /// A call of a shared function shows at its first instruction; the rest belongs to whoever has called.
+    fn add_shared(&mut self, addresses: Range<u64>, part: Part) {
+        if let Part::Shared(layers) = &part {
+            layers.iter().for_each(|&layer| self.code_bytes[layer] = addresses.end - addresses.start);
+        }
+        self.ranges.push((addresses.start..addresses.start + 1, part));
+    }
+
+    /// The plugin's table, and for each of its numbers the layer; the first two are what is around and the entry point.
+    fn table(&self) -> (String, Vec<Option<usize>>) {
+        let (mut text, mut layers) = (String::new(), vec![None, None]);
+        for (range, part) in &self.ranges {
+            let (number, turns) = match part {
+                Part::Outside => (0, 1),
+                Part::EntryPoint => (1, 1),
+                Part::Layer(layer) => {
+                    layers.push(Some(*layer));
+                    (layers.len() - 1, 1)
+                }
+                Part::Shared(sharing) => {
+                    let number = layers.len();
+                    layers.extend(sharing.iter().copied().map(Some));
+                    (number, sharing.len())
+                }
+            };
+            text += &format!("{:x} {:x} {number:x} {turns:x}\n", range.start, range.end);
+        }
+        (text, layers)
+    }
+}
+
+/// Runs a program over one sample in its folder, and counts.
+pub fn count(folder: &Path, executable: &Executable, inputs: &[u8], parts: &Parts) -> diag::Result<(Vec<u8>, Counts)> {
+    let (table, layers) = parts.table();
+    std::fs::write(folder.join("ranges.txt"), table).map_err(Failure::from)?;
     std::fs::write(folder.join("count.c"), COUNTER).map_err(Failure::from)?;
+    let compiler = HOST_COMPILERS.into_iter().find(|compiler| toolchain::is_installed(compiler)).ok_or_else(|| {
+        let message = "counting instructions needs a C compiler for this machine, and there is none";
+        Diagnostic::error(Code::Toolchain, message).help("install gcc or clang")
+    })?;
     let mut refused = None;
     for version in PLUGIN_VERSIONS {
         let version = format!("-DPLUGIN_API={version}");
@@ -87,7 +177,7 @@ pub fn count(
         command.args(["-std=gnu11", "-O2", "-fPIC", "-shared", &version, "count.c", "-o", "count.so"]);
         toolchain::run(&mut command, folder)?;
         match executable.run_with(inputs, &["-plugin", "./count.so,ranges=ranges.txt,counts=counts.txt"]) {
-            Ok(outputs) => return Ok((outputs, read_counts(folder, subject)?)),
+            Ok(outputs) => return Ok((outputs, read_counts(folder, parts, &layers)?)),
             Err(failure) if failure.to_string().contains("API version") => refused = Some(failure),
             Err(failure) => return Err(failure.into()),
         }
@@ -95,57 +185,19 @@ pub fn count(
     Err(refused.map_or_else(|| Diagnostic::internal("no version of the plugin was tried").into(), Into::into))
 }
 
-fn read_counts(folder: &Path, subject: &Subject) -> diag::Result<Counts> {
+fn read_counts(folder: &Path, parts: &Parts, layers: &[Option<usize>]) -> diag::Result<Counts> {
     let text = std::fs::read_to_string(folder.join("counts.txt")).map_err(|_| {
         Diagnostic::error(Code::Toolchain, "the emulator has not counted instructions")
             .help("use a QEMU that was built with support for plugins")
     })?;
-    let numbers: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    let at = |part: Part| numbers.get(part.number()).copied().unwrap_or(0);
-    Ok(Counts {
-        entry_point: at(Part::EntryPoint),
-        functions: (0..subject.functions.len()).map(|index| at(Part::Function(index))).collect(),
-    })
-}
-
-/// The plugin's table: every address range whose part is known. Library code is not in it: it counts for its caller.
-fn ranges(folder: &Path, subject: &Subject) -> Result<String, Failure> {
-    let defined = |objects: &[String]| -> Result<BTreeSet<String>, Failure> {
-        let mut names = BTreeSet::new();
-        for object in objects {
-            names.extend(Binary::read(&folder.join(object))?.functions()?.into_iter().map(|function| function.name));
-        }
-        Ok(names)
-    };
-    let (model, support) = (defined(subject.model)?, defined(subject.support)?);
-    let functions: BTreeMap<&str, usize> =
-        subject.functions.iter().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
-    let part = |name: &str| match functions.get(name) {
-        Some(&index) => Some(Part::Function(index)),
-        None => subject.entry_points.contains(&name).then_some(Part::EntryPoint),
-    };
-    let program = Binary::read(&folder.join(PROGRAM))?;
-    let mut table: Vec<(u64, u64, Part)> = vec![];
-    for function in program.functions()? {
-        if support.contains(&function.name) {
-            table.push((function.addresses.start, function.addresses.end, Part::Outside));
-        }
-        if !model.contains(&function.name) {
-            continue;
-        }
-        for (address, sources) in function.addresses.clone().zip(program.sources(&function)?) {
-            let Some(part) = sources.iter().find_map(|name| part(name)).or_else(|| part(&function.name)) else {
-                continue;
-            };
-            match table.last_mut() {
-                Some((_, end, last)) if *end == address && *last == part => *end += 1,
-                _ => table.push((address, address + 1, part)),
-            }
+    let mut counts = Counts { entry_point: 0, layers: vec![0; parts.code_bytes.len()] };
+    let numbers = text.lines().map(|line| line.parse::<u64>().unwrap_or(0));
+    for (number, (count, layer)) in numbers.zip(layers).enumerate() {
+        match (number, layer) {
+            (_, Some(layer)) => counts.layers[*layer] += count,
+            (1, None) => counts.entry_point += count,
+            _ => {}
         }
     }
-    let mut text = String::new();
-    for (start, end, part) in table {
-        let _ = writeln!(text, "{start:x} {end:x} {:x}", part.number());
-    }
-    Ok(text)
+    Ok(counts)
 }

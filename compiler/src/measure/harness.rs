@@ -4,7 +4,7 @@ use ptqc_target_runtimes::{METER_STACK, METER_TIME};
 
 use crate::print::ArenaMode;
 use crate::print::c::c_type;
-use crate::program::{Elem, Program, Signature};
+use crate::program::{Elem, Function, Program, Signature};
 
 /// What the program measures beside running the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +36,12 @@ pub struct Harness {
     pub outputs: Vec<Signature>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Size of the working memory.
+    pub arena_bytes: usize,
     /// What is measured beside the outputs.
     pub meter: Option<Meter>,
-    /// Whether some of its functions are in assembly or call vector instructions, which is not safe Rust.
-    pub assembly: bool,
+    /// Whether it has functions that safe Rust cannot call: assembly, vector instructions.
+    pub needs_unsafe: bool,
 }
 
 impl Harness {
@@ -50,11 +52,9 @@ impl Harness {
             inputs: program.inputs.clone(),
             outputs: program.outputs.clone(),
             arena,
+            arena_bytes: program.arena_bytes,
             meter: None,
-            assembly: program
-                .functions
-                .iter()
-                .any(|function| function.assembly().is_some() || function.vectors.is_some()),
+            needs_unsafe: program.functions.iter().any(Function::needs_unsafe),
         }
     }
 

@@ -6,25 +6,25 @@
 pub mod binary;
 pub mod counter;
 pub mod harness;
+pub mod rustc;
 pub mod toolchain;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
-use ptqc_target_runtimes::{Compiler, Target};
-use serde::{Deserialize, Serialize};
+use ptqc_target_runtimes::{Compiler, Target, package};
 
 use crate::diag::{self, Code, Diagnostic};
 use crate::driver::Build;
 use crate::evaluate::evaluate;
-use crate::print::ArenaMode;
+use crate::figures::{Figures, Flash, LayerCost, Method, Time};
+use crate::print::{ArenaMode, Language};
 use binary::{Binary, Sections};
-use counter::{Counts, Subject};
+use counter::{Counts, Names, Parts};
 use harness::{Harness, Meter};
+use rustc::{Profile, Rustc};
 use toolchain::{Executable, Failure};
-
-/// Version of the schema of [`Figures`]: grows when a field changes its meaning or goes away.
-pub const SCHEMA: u32 = 1;
 
 /// What is measured, and with what.
 #[derive(Debug)]
@@ -33,123 +33,65 @@ pub struct Setup<'a> {
     pub build: &'a Build,
     /// What it is for.
     pub target: &'a Target,
-    /// What compiles it, or what it is linked with.
+    /// What compiles emitted C, and everything around the model.
     pub compiler: &'a Compiler,
-    /// Flags for the emitted code: optimisation.
-    pub flags: &'a [String],
+    /// What compiles emitted Rust; `None` measures C.
+    pub rustc: Option<&'a Rustc>,
+    /// Optimisation of the emitted code, as a C compiler takes it: `-O2`.
+    pub optimisation: &'a str,
     /// One sample, quantized.
     pub sample: &'a [Vec<i32>],
 }
 
-/// What a model costs, as `ptqc bench --json` prints it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    /// Version of this schema.
-    pub schema: u32,
-    /// Prefix of the model's symbols.
-    pub name: String,
-    /// SHA-256 of the model file.
-    pub model_sha256: String,
-    /// Target.
-    pub target: String,
-    /// Language of the code.
-    pub language: String,
-    /// Program and version of the compiler.
-    pub compiler: String,
-    /// Its flags.
-    pub flags: Vec<String>,
-    /// Multiply-accumulate operations of an inference.
-    pub macs: u64,
-    /// Executed instructions of an inference; absent where the machine runs the code itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instructions: Option<u64>,
-    /// Time of an inference; absent where the code runs in an emulator.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time: Option<Time>,
-    /// Read-only memory.
-    pub flash: Flash,
-    /// Memory that is written.
-    pub ram: Ram,
-    /// One entry for each function, in the order of execution.
-    pub layers: Vec<LayerFigures>,
-}
-
-/// Times of one inference in microseconds, one thread.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Time {
-    /// Number of times that were taken.
-    pub runs: usize,
-    /// Half of the times are below.
-    pub median_us: f64,
-    /// A tenth of the times is below.
-    pub low_us: f64,
-    /// A tenth of the times is above.
-    pub high_us: f64,
-}
-
-/// Read-only memory in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flash {
-    /// Machine code of the model.
-    pub code: u64,
-    /// Library functions that the code calls.
-    pub library: u64,
-    /// Weights and other constants.
-    pub weights: u64,
-}
-
-/// Memory that is written, in bytes. Inputs and outputs belong to the caller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ram {
-    /// Working memory.
-    pub arena: u64,
-    /// Other variables.
-    pub variables: u64,
-    /// The deepest stack of an inference.
-    pub stack: u64,
-}
-
-/// What a layer costs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerFigures {
-    /// Its function.
-    pub function: String,
-    /// What it does.
-    pub kind: String,
-    /// How it does it.
-    pub kernel: String,
-    /// Multiply-accumulate operations.
-    pub macs: u64,
-    /// Executed instructions, library code that the layer calls included.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instructions: Option<u64>,
-}
-
 /// Builds, runs and measures.
 pub fn measure(setup: &Setup) -> diag::Result<Figures> {
-    let missing = toolchain::missing(setup.target, setup.compiler);
-    if !missing.is_empty() {
-        return Err(Diagnostic::error(Code::Toolchain, format!("{} is not installed", missing.join(", "))).into());
-    }
+    check_installed(setup)?;
     let folder = tempfile::tempdir().map_err(Failure::from)?;
-    let folder = folder.path();
-    let bench = Bench::new(folder, setup)?;
-    let emulated = !toolchain::emulator(setup.target).is_empty();
-    let stack_of = |outputs: &[u8]| -> diag::Result<u64> {
-        bench.verify(outputs)?;
-        let depth = std::fs::read(folder.join("stack.bin")).map_err(Failure::from)?;
-        Ok(depth.first_chunk().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes))))
-    };
-    let (executable, objects) = bench.build(Meter::Stack)?;
-    let (counts, stack) = if emulated {
-        let (outputs, counts) = bench.count(&executable, &objects)?;
-        (Some(counts), stack_of(&outputs)?)
-    } else {
-        (None, stack_of(&executable.run(&bench.inputs)?)?)
-    };
+    let bench = Bench::new(folder.path(), setup)?;
+    let objects = bench.compile()?;
+    let emulator = toolchain::emulator(setup.target);
+    let executable = bench.link(&objects, Meter::Stack)?;
+    let parts = bench.parts(&objects)?;
     let (flash, variables) = bench.sizes(&objects)?;
-    let time = if emulated { None } else { Some(bench.time()?) };
-    Ok(bench.figures(counts.as_ref(), time, flash, (variables, stack)))
+    let counts = match emulator.is_empty() {
+        false => Some(bench.count(&executable, &parts)?),
+        true => {
+            bench.verify(&executable.run(&bench.inputs)?)?;
+            None
+        }
+    };
+    let stack = bench.stack()?;
+    let time = if emulator.is_empty() { Some(bench.time(&objects)?) } else { None };
+    let code = parts.code_bytes.iter().enumerate();
+    let layers: Vec<LayerCost> =
+        code.map(|(layer, &code)| (counts.as_ref().map(|counts| counts.layers[layer]), code)).collect();
+    let mut figures = Figures::new(setup.build, Method::Measured, &layers);
+    figures.compiler = Some(bench.compiler.clone());
+    figures.flags = vec![setup.optimisation.to_owned()];
+    figures.verified_samples = 1;
+    figures.time = time;
+    figures.flash = flash;
+    figures.ram.variables = variables.saturating_sub(bench.static_arena());
+    figures.ram.stack = stack;
+    Ok(match counts {
+        Some(counts) => figures.with_instructions(counts.total(), setup.target.cost.cycles_per_instruction),
+        None => figures,
+    })
+}
+
+/// Names everything that is not installed, and what to install.
+fn check_installed(setup: &Setup) -> diag::Result<()> {
+    let missing = toolchain::missing(setup.target, setup.compiler);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: BTreeSet<&str> = missing.iter().filter_map(|program| package(program)).collect();
+    let message = format!("measuring for {} needs {}", setup.target.name, diag::list_names(&missing, 8));
+    let install = packages.into_iter().collect::<Vec<_>>().join(" ");
+    Err(Diagnostic::error(Code::Toolchain, message)
+        .note("these programs are not on the path")
+        .help(format!("Debian and Ubuntu: `apt-get install {install}`; `ptqc estimate` needs no compiler"))
+        .into())
 }
 
 struct Bench<'a> {
@@ -158,6 +100,7 @@ struct Bench<'a> {
     harness: Harness,
     inputs: Vec<u8>,
     expected: Vec<u8>,
+    /// Program and version.
     compiler: String,
 }
 
@@ -168,36 +111,57 @@ impl<'a> Bench<'a> {
             std::fs::write(folder.join(name), text)?;
         }
         let harness = Harness::new(build.lowered.program.program(), build.interface.arena);
-        let inputs = harness.encode_inputs(&[sample.to_vec()]);
-        let expected = harness.encode_outputs(&[evaluate(&build.quant, sample)]);
-        let version = toolchain::run(std::process::Command::new(setup.compiler.program).arg("--version"), folder)?;
-        let version = String::from_utf8_lossy(&version).lines().next().unwrap_or_default().to_owned();
-        Ok(Bench { folder, setup, harness, inputs, expected, compiler: version })
+        let program = setup.rustc.map_or(Path::new(setup.compiler.program), |rustc| &rustc.program);
+        let version = toolchain::run(Command::new(program).arg("--version"), folder)?;
+        Ok(Bench {
+            folder,
+            setup,
+            inputs: harness.encode_inputs(&[sample.to_vec()]),
+            expected: harness.encode_outputs(&[evaluate(&build.quant, sample)]),
+            compiler: String::from_utf8_lossy(&version).lines().next().unwrap_or_default().to_owned(),
+            harness,
+        })
     }
 
-    /// The program, and the objects of the model.
-    fn build(&self, meter: Meter) -> Result<(Executable, Vec<String>), Failure> {
-        let Setup { target, compiler, flags, .. } = self.setup;
+    /// The objects of the model, with debug information: it tells which layer an address belongs to.
+    fn compile(&self) -> diag::Result<Vec<String>> {
+        let optimisation = self.setup.optimisation;
+        if let Some(rustc) = self.setup.rustc {
+            let profile = Profile::from_flag(optimisation).ok_or_else(|| {
+                Diagnostic::error(Code::InvalidOption, format!("rustc has no optimisation `{optimisation}`"))
+                    .help("one of -O1, -O2, -O3, -Os, -Oz")
+            })?;
+            let rustc = rustc.with_flag("-g");
+            return Ok(vec![rustc::compile(self.folder, &self.harness, &rustc, profile)?]);
+        }
+        let flags = ["-std=c99", "-g", optimisation];
+        let sources = self.harness.sources();
+        let compile = |source: &String| toolchain::compile(self.folder, source, self.setup.compiler, &flags);
+        Ok(sources.iter().map(compile).collect::<Result<_, _>>()?)
+    }
+
+    fn link(&self, objects: &[String], meter: Meter) -> Result<Executable, Failure> {
         let harness = Harness { meter: Some(meter), ..self.harness.clone() };
-        let flags: Vec<&str> = flags.iter().map(String::as_str).chain(["-std=c99", "-g"]).collect();
-        let sources = harness.sources();
-        let compile = |source: &String| toolchain::compile(self.folder, source, compiler, &flags);
-        let objects: Vec<String> = sources.iter().map(compile).collect::<Result<_, _>>()?;
-        Ok((toolchain::finish(self.folder, &harness, target, compiler, &flags, objects.clone())?, objects))
+        toolchain::finish(self.folder, &harness, self.setup.target, self.setup.compiler, &[], objects.to_vec())
     }
 
-    /// Source names of the layers' functions.
-    fn functions(&self) -> Vec<String> {
-        self.setup.build.report.layers.iter().map(|layer| layer.function.clone()).collect()
-    }
-
-    fn count(&self, executable: &Executable, objects: &[String]) -> diag::Result<(Vec<u8>, Counts)> {
+    fn parts(&self, objects: &[String]) -> Result<Parts, Failure> {
         let support = toolchain::support(self.setup.target);
         let support: Vec<String> = support.iter().map(|(source, _)| toolchain::object_name(source)).collect();
-        let entry = format!("{}_run", self.harness.name);
-        let subject =
-            Subject { entry_points: &[&entry, "run"], functions: &self.functions(), model: objects, support: &support };
-        counter::count(self.folder, executable, &self.inputs, &subject)
+        let entry_point = format!("{}_run", self.harness.name);
+        let Setup { build, rustc, .. } = self.setup;
+        let layers: Vec<String> = build.report.layers.iter().map(|layer| layer.function.clone()).collect();
+        let language = if rustc.is_some() { Language::Rust } else { Language::C };
+        let kernels = language.kernel_names(build.lowered.program.program());
+        // In Rust, the entry point is a method behind a wrapper.
+        let names = Names { entry_points: &[&entry_point, "run"], layers: &layers, kernels: &kernels };
+        Parts::new(self.folder, (objects, &support), &names)
+    }
+
+    fn count(&self, executable: &Executable, parts: &Parts) -> diag::Result<Counts> {
+        let (outputs, counts) = counter::count(self.folder, executable, &self.inputs, parts)?;
+        self.verify(&outputs)?;
+        Ok(counts)
     }
 
     fn verify(&self, outputs: &[u8]) -> diag::Result<()> {
@@ -208,6 +172,12 @@ impl<'a> Bench<'a> {
         Err(Diagnostic::internal(what).into())
     }
 
+    /// The depth of the stack in the last run.
+    fn stack(&self) -> Result<u64, Failure> {
+        let depth = std::fs::read(self.folder.join("stack.bin"))?;
+        Ok(depth.first_chunk().map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes))))
+    }
+
     /// Flash, and bytes of variables with the arena.
     fn sizes(&self, objects: &[String]) -> Result<(Flash, u64), Failure> {
         let read = |file: &String| Binary::read(&self.folder.join(file));
@@ -215,58 +185,32 @@ impl<'a> Bench<'a> {
         let (mut sizes, mut own, mut used) = (Sections::default(), BTreeSet::new(), BTreeSet::new());
         for object in &objects {
             sizes += object.sections()?;
-            own.extend(object.functions()?.into_iter().map(|function| function.name));
+            own.extend(object.functions()?.into_iter().map(|function| function.symbol));
             used.extend(object.undefined()?);
         }
         let program = read(&toolchain::PROGRAM.to_owned())?.functions()?;
-        let called = program.iter().filter(|function| used.contains(&function.name) && !own.contains(&function.name));
+        let called =
+            program.iter().filter(|function| used.contains(&function.symbol) && !own.contains(&function.symbol));
         let library = called.map(|function| function.addresses.end - function.addresses.start).sum();
         Ok((Flash { code: sizes.code, library, weights: sizes.constants }, sizes.variables))
     }
 
-    fn time(&self) -> diag::Result<Time> {
-        let (executable, _) = self.build(Meter::Time)?;
+    /// Bytes of the arena, if it is among the variables.
+    fn static_arena(&self) -> u64 {
+        match self.harness.arena {
+            ArenaMode::Static => self.harness.arena_bytes as u64,
+            ArenaMode::Caller => 0,
+        }
+    }
+
+    fn time(&self, objects: &[String]) -> diag::Result<Time> {
+        let executable = self.link(objects, Meter::Time)?;
         self.verify(&executable.run(&self.inputs)?)?;
         let bytes = std::fs::read(self.folder.join("times.bin")).map_err(Failure::from)?;
         let mut times: Vec<f64> = bytes.as_chunks().0.iter().map(|bytes| f64::from_ne_bytes(*bytes) / 1000.0).collect();
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
         Ok(Time { runs: times.len(), median_us: at(0.5), low_us: at(0.1), high_us: at(0.9) })
-    }
-
-    fn figures(
-        &self,
-        counts: Option<&Counts>,
-        time: Option<Time>,
-        flash: Flash,
-        (variables, stack): (u64, u64),
-    ) -> Figures {
-        let Setup { build, target, flags, .. } = self.setup;
-        let report = &build.report;
-        let arena = report.arena.bytes as u64;
-        let in_code = if build.interface.arena == ArenaMode::Static { arena } else { 0 };
-        let layers = report.layers.iter().enumerate().map(|(index, layer)| LayerFigures {
-            function: layer.function.clone(),
-            kind: layer.kind.clone(),
-            kernel: layer.kernel.to_owned(),
-            macs: layer.macs,
-            instructions: counts.map(|counts| counts.functions[index]),
-        });
-        Figures {
-            schema: SCHEMA,
-            name: report.name.clone(),
-            model_sha256: report.model_sha256.clone(),
-            target: target.name.to_owned(),
-            language: report.language.to_owned(),
-            compiler: self.compiler.clone(),
-            flags: flags.to_vec(),
-            macs: report.macs,
-            instructions: counts.map(Counts::total),
-            time,
-            flash,
-            ram: Ram { arena, variables: variables.saturating_sub(in_code), stack },
-            layers: layers.collect(),
-        }
     }
 }
 

@@ -143,6 +143,7 @@ pub fn support(target: &Target) -> Vec<(&'static str, &'static str)> {
     [vec![("harness.c", HARNESS)], around(target)].concat()
 }
 
+/// Those that do not know the model.
 fn around(target: &Target) -> Vec<(&'static str, &'static str)> {
     match target.runner {
         Runner::User { .. } => vec![("hosted.c", HOSTED)],
@@ -192,10 +193,12 @@ impl Executable {
 
     /// The same where the program may fail: what it has written until then, and how it ended.
     pub fn run_to_the_end(&self, inputs: &[u8]) -> Result<(Vec<u8>, Result<(), Failure>), Failure> {
-        let outputs = self.folder.join("outputs.bin");
-        let ended = self.run(inputs).map(drop);
+        std::fs::write(self.folder.join("inputs.bin"), inputs)?;
+        let words: Vec<&String> = self.emulator.iter().chain(&self.program).collect();
+        let ended = run(Command::new(words[0]).args(&words[1..]), &self.folder).map(drop);
+        let outputs = std::fs::read(self.folder.join("outputs.bin"));
         // A program that has not even begun to write says why in its own words.
-        match (std::fs::read(outputs), ended) {
+        match (outputs, ended) {
             (Ok(outputs), ended) => Ok((outputs, ended)),
             (Err(_), Err(error)) => Err(error),
             (Err(missing), Ok(())) => Err(missing.into()),

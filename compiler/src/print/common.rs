@@ -250,35 +250,10 @@ pub fn any_expr(body: &[Stmt], index_is: &dyn Fn(&Affine) -> bool, expr_is: &dyn
 
 /// Whether an expression or one of its parts has a property.
 pub fn any_part(expr: &Expr, is: &dyn Fn(&Expr) -> bool) -> bool {
-    is(expr) || parts(expr).into_iter().any(|part| any_part(part, is))
-}
-
-/// The operands of an expression.
-pub fn parts(expr: &Expr) -> Vec<&Expr> {
-    match expr {
-        Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) | Expr::Address(_) => vec![],
-        Expr::Load(_, Index::Value(a)) | Expr::Shr(a, _) | Expr::Cast(_, a) => vec![a],
-        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) | Expr::Min(a, b) | Expr::Max(a, b) => {
-            vec![a, b]
-        }
-        Expr::Select { a, b, then, otherwise, .. } => vec![a, b, then, otherwise],
-        Expr::Call { args, .. } => args.iter().collect(),
-    }
+    is(expr) || expr.operands().into_iter().any(|part| any_part(part, is))
 }
 
 /// The type of an expression.
 pub fn type_of(scope: &Scope, expr: &Expr) -> Type {
-    match expr {
-        Expr::Const(ty, _) | Expr::Cast(ty, _) => *ty,
-        Expr::Reg(reg) => scope.types[reg.0],
-        Expr::Index(_) => Type::I32,
-        Expr::Load(buffer, _) => scope.extent(*buffer).0.loaded(),
-        Expr::Add(a, _) | Expr::Sub(a, _) | Expr::Mul(a, _) | Expr::Div(a, _) | Expr::Min(a, _) | Expr::Max(a, _) => {
-            type_of(scope, a)
-        }
-        Expr::Shr(a, _) => type_of(scope, a),
-        Expr::Select { then, .. } => type_of(scope, then),
-        Expr::Call { ty, .. } => *ty,
-        Expr::Address(_) => unreachable!("an address is no value"),
-    }
+    expr.ty(&|reg| scope.types[reg.0], &|buffer| scope.extent(buffer).0)
 }

@@ -129,6 +129,44 @@ impl Elem {
 }
 
 impl Expr {
+    /// Its operands.
+    pub fn operands(&self) -> Vec<&Expr> {
+        match self {
+            Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) | Expr::Address(_) => {
+                vec![]
+            }
+            Expr::Load(_, Index::Value(a)) | Expr::Shr(a, _) | Expr::Cast(_, a) => vec![a],
+            Expr::Add(a, b)
+            | Expr::Sub(a, b)
+            | Expr::Mul(a, b)
+            | Expr::Div(a, b)
+            | Expr::Min(a, b)
+            | Expr::Max(a, b) => vec![a, b],
+            Expr::Select { a, b, then, otherwise, .. } => vec![a, b, then, otherwise],
+            Expr::Call { args, .. } => args.iter().collect(),
+        }
+    }
+
+    /// Its type, from those of registers and the elements of buffers.
+    pub fn ty(&self, reg: &dyn Fn(Reg) -> Type, elem: &dyn Fn(Buffer) -> Elem) -> Type {
+        match self {
+            Expr::Const(ty, _) | Expr::Cast(ty, _) => *ty,
+            Expr::Reg(id) => reg(*id),
+            Expr::Index(_) => Type::I32,
+            Expr::Load(buffer, _) => elem(*buffer).loaded(),
+            Expr::Add(a, _)
+            | Expr::Sub(a, _)
+            | Expr::Mul(a, _)
+            | Expr::Div(a, _)
+            | Expr::Min(a, _)
+            | Expr::Max(a, _)
+            | Expr::Shr(a, _) => a.ty(reg, elem),
+            Expr::Select { then, .. } => then.ty(reg, elem),
+            Expr::Call { ty, .. } => *ty,
+            Expr::Address(_) => unreachable!("an address is no value"),
+        }
+    }
+
     /// A literal of type `I32`.
     pub fn i32(value: i64) -> Expr {
         Expr::Const(Type::I32, value)

@@ -148,6 +148,11 @@ impl Function {
         }
     }
 
+    /// Whether safe Rust cannot call it.
+    pub fn needs_unsafe(&self) -> bool {
+        self.assembly().is_some() || self.vectors.is_some()
+    }
+
     /// The instructions, if it is a function of assembly.
     pub fn assembly(&self) -> Option<&Assembly> {
         match &self.body {

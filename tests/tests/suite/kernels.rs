@@ -15,7 +15,7 @@ use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::case::{Tensors, evaluate_all, load};
 use ptqc_tests::image::{self, Code, Member};
 use ptqc_tests::onnx::{Attr, Onnx, numbers};
-use ptqc_tests::rust::Rustc;
+use ptqc_tests::rust;
 use ptqc_tests::toolchain;
 use rayon::prelude::*;
 
@@ -636,7 +636,7 @@ fn check(name: &str) -> Result<()> {
         image::check(&members(&built_c), (target, compiler), Code::C(&["-O2"])).context(compiler.program)?;
     }
     let missing = toolchain::missing(target, &target.compilers[0]);
-    match Rustc::find(target) {
+    match rust::find(target) {
         Ok(rustc) if missing.is_empty() => {
             let built = built(target, Language::Rust)?;
             image::check(&members(&built), (target, &target.compilers[0]), Code::Rust(&rustc)).context("rustc")?;

@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
-use super::super::common::{any_expr, parts, plain_text, type_of, uses_var};
+use super::super::common::{any_expr, plain_text, type_of, uses_var};
 use super::expr::{Names, Strength, at_least, elem_type, element, halves, position, print, value_type};
 use crate::program::{Address, Affine, Buffer, Elem, Expr, Index, Interval, Reg, Stmt, Type, Var};
 
@@ -241,7 +241,7 @@ impl Printer<'_, '_> {
 
     /// The longest part of an expression that fits a line and is worth a name.
     fn longest_part(&self, expr: &Expr, room: usize, longest: &mut Option<(usize, Expr)>) {
-        for part in parts(inside_clamp(expr)) {
+        for part in inside_clamp(expr).operands() {
             let width = self.print(part).0.len();
             let fits = width <= room && width > 16 && longest.as_ref().is_none_or(|(best, _)| width > *best);
             if fits && !matches!(part, Expr::Const(..) | Expr::Reg(_) | Expr::Address(_)) {
@@ -289,7 +289,7 @@ fn long_index(names: &Names, expr: &Expr) -> Option<Affine> {
         {
             Some(index.clone())
         }
-        _ => parts(expr).into_iter().find_map(|part| long_index(names, part)),
+        _ => expr.operands().into_iter().find_map(|part| long_index(names, part)),
     }
 }
 
@@ -310,7 +310,7 @@ fn any_access(expr: &Expr, index: &Affine) -> Option<Expr> {
         Expr::Load(_, Index::Affine(at)) | Expr::Address(Address { index: at, .. }) if at == index => {
             Some(expr.clone())
         }
-        _ => parts(expr).into_iter().find_map(|part| any_access(part, index)),
+        _ => expr.operands().into_iter().find_map(|part| any_access(part, index)),
     }
 }
 
