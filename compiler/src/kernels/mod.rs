@@ -130,6 +130,46 @@ pub const KERNELS: &[Kernel] = &[
         build: |b| neon::depthwise::build(b, Unit::AArch64),
         ..NEON_DEPTHWISE
     },
+    Kernel {
+        name: "aarch64.table",
+        accepts: neon::elementwise::accepts_table,
+        needs: &[Feature::AArch64],
+        instructions: neon::elementwise::instructions,
+        build: neon::elementwise::build_table,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.add",
+        accepts: neon::elementwise::accepts_add,
+        needs: &[Feature::Neon],
+        instructions: neon::elementwise::instructions,
+        build: |b| neon::elementwise::build_add(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.max_pool",
+        accepts: neon::pool::accepts_max,
+        needs: &[Feature::Neon],
+        instructions: neon::pool::instructions,
+        build: |b| neon::pool::build_max(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.average_pool",
+        accepts: neon::pool::accepts_average,
+        needs: &[Feature::Neon],
+        instructions: neon::pool::instructions,
+        build: |b| neon::pool::build_average(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.mean",
+        accepts: neon::pool::accepts_mean,
+        needs: &[Feature::Neon],
+        instructions: neon::pool::instructions,
+        build: |b| neon::pool::build_mean(b, Unit::Armv7),
+        ..PORTABLE
+    },
 ];
 
 /// What kernels have in common that say nothing else.

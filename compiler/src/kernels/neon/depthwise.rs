@@ -10,7 +10,9 @@ use super::Unit;
 use super::geometry::Geometry;
 use super::requantize::{Requantize, Scales};
 use super::rows::{Band, Buffers, Source, each_row};
-use super::vector::{I8X8, I8X16, I16X8, I32X4, i8x8, i16x4, i16x8, i32x4, load_8, load_16, load_i32};
+use super::vector::{
+    I8X8, I8X16, I16X8, I32X4, NARROW, channel_blocks, i8x8, i16x4, i16x8, i32x4, load_8, load_16, load_i32,
+};
 use crate::plan::{Layer, Plan};
 use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg};
 
@@ -22,9 +24,6 @@ const HELD: usize = 10;
 
 /// The sum of products of that many units of weight fits 16 bits, whatever the input is.
 const WEIGHT_OF_A_SUM: i64 = 255;
-
-/// Channels that are loaded at once at least.
-const NARROW: usize = 8;
 
 /// Whether the layer is a convolution with a filter for each channel, of weights whose products can be added in pairs.
 pub fn accepts(layer: &Layer, plan: &Plan) -> bool {
@@ -114,23 +113,10 @@ impl<'a> Depthwise<'a> {
         Depthwise { geometry, unit, sums, passes, channels, weights, biases, requantize, y }
     }
 
-    /// Blocks of channels: the first, how many blocks, and channels of each. The last may overlap the one before.
-    fn blocks(&self) -> Vec<(usize, usize, usize)> {
-        let wide = if self.unit == Unit::Armv7 { NARROW } else { 2 * NARROW };
-        let whole = self.channels / wide;
-        let mut blocks = if whole > 0 { vec![(0, whole, wide)] } else { vec![] };
-        match self.channels % wide {
-            0 => {}
-            rest if rest <= NARROW => blocks.push((self.channels - NARROW, 1, NARROW)),
-            _ if whole > 0 => blocks.push((self.channels - wide, 1, wide)),
-            _ => blocks.extend([(0, 1, NARROW), (self.channels - NARROW, 1, NARROW)]),
-        }
-        blocks
-    }
-
     /// One row of the result.
     fn row(&self, f: &mut FunctionBuilder, source: &Source, y_at: &Affine) {
-        for (first, count, width) in self.blocks() {
+        let wide = if self.unit == Unit::Armv7 { NARROW } else { 2 * NARROW };
+        for (first, count, width) in channel_blocks(self.channels, wide) {
             f.each("block", count, |f, block| {
                 let channels = self.channels(f, block * width as i64 + first as i64, width);
                 self.columns(f, source, y_at, &channels);

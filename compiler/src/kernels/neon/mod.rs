@@ -2,7 +2,9 @@
 
 pub mod dense;
 pub mod depthwise;
+pub mod elementwise;
 mod geometry;
+pub mod pool;
 mod requantize;
 mod rows;
 mod vector;
@@ -35,13 +37,13 @@ const ARMV7: VectorUnit = VectorUnit {
     header: "arm_neon.h",
     c_features: "",
     c_promised: "defined(__ARM_NEON)",
-    rust_module: "arm",
+    // Of 32-bit Arm, stable Rust has no intrinsics.
+    rust_module: "aarch64",
     rust_features: "",
     rust_helpers: "",
 };
 
-const AARCH64: VectorUnit =
-    VectorUnit { c_promised: "defined(__ARM_NEON) && defined(__aarch64__)", rust_module: "aarch64", ..ARMV7 };
+const AARCH64: VectorUnit = VectorUnit { c_promised: "defined(__ARM_NEON) && defined(__aarch64__)", ..ARMV7 };
 
 const DOT_PRODUCT: VectorUnit = VectorUnit {
     c_promised: "defined(__ARM_FEATURE_DOTPROD) && defined(__aarch64__)",

@@ -6,7 +6,7 @@
 
 use super::super::LayerBuilder;
 use super::Unit;
-use super::vector::{I8X8, I16X8, I32X4, i8x8, i16x4, i16x8, i32x4, load_8, load_i32, store_8};
+use super::vector::{I8X8, I16X8, I32X4, i8x8, i16x4, i16x8, i32x4, load_i32, load_up_to_8, store_8};
 use crate::ir::Clamp;
 use crate::ops::add::QAdd;
 use crate::plan::Layer;
@@ -16,12 +16,18 @@ use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Type};
 #[derive(Debug, Clone)]
 pub struct Requantize {
     unit: Unit,
-    multipliers: Buffer,
-    /// Shifts to the left before the multiplication, if some channel has one.
-    shifts: Option<Buffer>,
+    multipliers: Multipliers,
     zero: i32,
     clamp: Clamp,
     added: Option<(QAdd, usize, Buffer)>,
+}
+
+#[derive(Debug, Clone)]
+enum Multipliers {
+    /// Mantissa and shift of all channels.
+    One(i64, i64),
+    /// Mantissas, and shifts if some channel has one.
+    Channels(Buffer, Option<Buffer>),
 }
 
 /// Multipliers and shifts of 8 channels or 4, in registers.
@@ -33,33 +39,55 @@ pub fn can_add(layer: &Layer) -> bool {
     layer.added.as_ref().is_none_or(|added| !added.add.precision.wide)
 }
 
-impl Requantize {
-    /// Adds the constants: multipliers as mantissa and shift, in the order in which they are read.
-    pub fn new(b: &mut LayerBuilder, unit: Unit, scales: &[(i32, u32)], (zero, clamp): (i32, Clamp)) -> Requantize {
+impl Multipliers {
+    fn of_channels(b: &mut LayerBuilder, scales: &[(i32, u32)]) -> Multipliers {
         let mantissas = scales.iter().map(|&(mantissa, _)| i64::from(mantissa)).collect();
-        let multipliers = b.blob("multiplier", "Requantization multipliers, 2^31 is one.", Elem::I32, mantissas);
+        let mantissas = b.blob("multiplier", "Requantization multipliers, 2^31 is one.", Elem::I32, mantissas);
         let shifts = scales.iter().any(|&(_, shift)| shift > 0).then(|| {
             let shifts = scales.iter().map(|&(_, shift)| i64::from(shift)).collect();
             b.blob("shift", "Shifts to the left before the multiplication.", Elem::I32, shifts)
         });
-        let added =
-            b.layer.added.as_ref().map(|added| (added.add.clone(), added.port, b.x(b.layer.operands.len() - 1)));
-        Requantize { unit, multipliers, shifts, zero, clamp, added }
+        Multipliers::Channels(mantissas, shifts)
+    }
+}
+
+impl Requantize {
+    /// Adds the constants: multipliers as mantissa and shift, in the order in which they are read.
+    pub fn new(b: &mut LayerBuilder, unit: Unit, scales: &[(i32, u32)], (zero, clamp): (i32, Clamp)) -> Requantize {
+        let multipliers = match scales {
+            [(mantissa, shift), rest @ ..] if rest.iter().all(|scale| *scale == scales[0]) => {
+                Multipliers::One(i64::from(*mantissa), i64::from(*shift))
+            }
+            _ => Multipliers::of_channels(b, scales),
+        };
+        let addend = |b: &LayerBuilder| b.x(b.layer.operands.len() - 1);
+        let added = b.layer.added.as_ref().map(|added| (added.add.clone(), added.port, addend(b)));
+        Requantize { unit, multipliers, zero, clamp, added }
     }
 
     /// Loads what `vectors` vectors of four channels need, from `channel` on.
     pub fn load(&self, f: &mut FunctionBuilder, channel: &Affine, vectors: usize) -> Scales {
-        let scale = |f: &mut FunctionBuilder, j: usize| {
-            let at = channel.clone() + 4 * j as i64;
-            let value = load_i32(f, self.multipliers, at.clone());
-            let multiplier = f.bind("multiplier", I32X4, value);
-            let shift = self.shifts.map(|shifts| {
-                let value = load_i32(f, shifts, at);
-                f.bind("shift", I32X4, value)
-            });
-            (multiplier, shift)
+        let channels = |f: &mut FunctionBuilder, name: &str, buffer: Buffer, j: usize| {
+            let value = load_i32(f, buffer, channel.clone() + 4 * j as i64);
+            f.bind(name, I32X4, value)
         };
-        Scales((0..vectors).map(|j| scale(f, j)).collect())
+        match self.multipliers {
+            Multipliers::Channels(multipliers, shifts) => {
+                let scale = |f: &mut FunctionBuilder, j: usize| {
+                    let multiplier = channels(f, "multiplier", multipliers, j);
+                    (multiplier, shifts.map(|shifts| channels(f, "shift", shifts, j)))
+                };
+                Scales((0..vectors).map(|j| scale(f, j)).collect())
+            }
+            Multipliers::One(mantissa, shift) => {
+                let all = |f: &mut FunctionBuilder, name: &str, value: i64| {
+                    f.bind(name, I32X4, i32x4("vdupq_n_s32", vec![Expr::i32(value)]))
+                };
+                let multiplier = all(f, "multiplier", mantissa);
+                let shift = (shift > 0).then(|| all(f, "shift", shift));
+                Scales(vec![(multiplier, shift); vectors])
+            }
+        }
     }
 
     /// Stores `count` results of neighbouring channels from vectors of four accumulators.
@@ -114,13 +142,7 @@ impl Requantize {
         count: usize,
     ) -> Expr {
         let own = f.bind("own", I8X8, own);
-        let other = match count {
-            8 => load_8(f, addend, at.clone()),
-            _ => (0..count as i64).fold(i8x8("vdup_n_s8", vec![Expr::i32(0)]), |value, lane| {
-                let source = f.source(addend, at.clone() + lane, 1, "int8_t");
-                i8x8("vld1_lane_s8", vec![source, value, Expr::i32(lane)])
-            }),
-        };
+        let other = load_up_to_8(f, addend, at.clone(), count);
         let other = f.bind("other", I8X8, other);
         let operands = if port == 0 { [own, other] } else { [other, own] };
         sum_of_two(f, self.unit, add, operands)

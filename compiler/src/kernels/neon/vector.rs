@@ -53,6 +53,17 @@ pub fn load_i32(f: &FunctionBuilder, buffer: Buffer, at: impl Into<Affine>) -> E
     i32x4("vld1q_s32", vec![f.source(buffer, at, 4, "int32_t")])
 }
 
+/// `count` bytes of memory, at most 8; the other lanes are 0.
+pub fn load_up_to_8(f: &FunctionBuilder, buffer: Buffer, at: Affine, count: usize) -> Expr {
+    if count == 8 {
+        return load_8(f, buffer, at);
+    }
+    (0..count as i64).fold(i8x8("vdup_n_s8", vec![Expr::i32(0)]), |value, lane| {
+        let source = f.source(buffer, at.clone() + lane, 1, "int8_t");
+        i8x8("vld1_lane_s8", vec![source, value, Expr::i32(lane)])
+    })
+}
+
 /// Stores the first `count` of 8 bytes.
 pub fn store_8(f: &mut FunctionBuilder, buffer: Buffer, at: impl Into<Affine>, count: usize, value: Expr) {
     let at = at.into();
@@ -71,4 +82,21 @@ pub fn store_8(f: &mut FunctionBuilder, buffer: Buffer, at: impl Into<Affine>, c
 pub fn store_16(f: &mut FunctionBuilder, buffer: Buffer, at: impl Into<Affine>, value: Expr) {
     let target = f.target(buffer, at, 16, "int8_t");
     f.call("vst1q_s8", vec![target, value]);
+}
+
+/// Channels that a kernel across channels needs at least.
+pub const NARROW: usize = 8;
+
+/// Blocks of neighbouring channels: the first, how many blocks, and channels of each, `wide` or [`NARROW`]. A block may
+/// overlap the one before. There have to be [`NARROW`] channels at least.
+pub fn channel_blocks(channels: usize, wide: usize) -> Vec<(usize, usize, usize)> {
+    let whole = channels / wide;
+    let mut blocks = if whole > 0 { vec![(0, whole, wide)] } else { vec![] };
+    match channels % wide {
+        0 => {}
+        rest if rest <= NARROW => blocks.push((channels - NARROW, 1, NARROW)),
+        _ if whole > 0 => blocks.push((channels - wide, 1, wide)),
+        _ => blocks.extend([(0, 1, NARROW), (channels - NARROW, 1, NARROW)]),
+    }
+    blocks
 }
