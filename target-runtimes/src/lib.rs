@@ -28,6 +28,10 @@ pub enum Feature {
     Neon,
     /// The instructions of RV32IM.
     RiscV,
+    /// The 64-bit instruction set: 32 vector registers, and instructions on their upper halves.
+    AArch64,
+    /// Products of four bytes summed into 32 bits (Armv8.2-A, FEAT_DotProd).
+    DotProduct,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
     /// 128-bit integer vectors of x86, up to SSE4.1.
@@ -48,6 +52,8 @@ impl Feature {
             Feature::Mve => "mve",
             Feature::Neon => "neon",
             Feature::RiscV => "rv32im",
+            Feature::AArch64 => "aarch64",
+            Feature::DotProduct => "dot-product",
             Feature::LongMultiply => "long-multiply",
             Feature::Sse41 => "sse4.1",
             Feature::Avx2 => "avx2",
@@ -84,6 +90,8 @@ pub struct RustTarget {
     pub triple: Option<&'static str>,
     /// The processor.
     pub cpu: Option<&'static str>,
+    /// What a kernel in Rust can rely on, where stable Rust cannot express all that the processor can.
+    pub features: Option<&'static [Feature]>,
 }
 
 /// A C compiler and the flags that select the target.
@@ -115,6 +123,14 @@ impl Target {
     /// Whether a kernel can rely on a feature.
     pub fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
+    }
+
+    /// The same with what a kernel in Rust can rely on.
+    pub fn in_rust(self) -> Target {
+        match self.rust.and_then(|rust| rust.features) {
+            Some(features) => Target { features, ..self },
+            None => self,
+        }
     }
 
     /// The target of this name.

@@ -1,6 +1,8 @@
 //! One row for each target. A new target is a row here, and start-up code where its board needs some.
 
-use crate::Feature::{Avx2, Avx512Vnni, Dsp, LongMultiply, Mve, Neon, RiscV, Sse41, Thumb1, Thumb2};
+use crate::Feature::{
+    AArch64, Avx2, Avx512Vnni, DotProduct, Dsp, LongMultiply, Mve, Neon, RiscV, Sse41, Thumb1, Thumb2,
+};
 use crate::board::{AN385, AN386, AN500, AN505, AN547, RISCV_VIRT};
 use crate::{Compiler, Runner, RustTarget, Target, cost};
 
@@ -83,7 +85,7 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &["riscv32im", "riscv32imc", "riscv32imac", "riscv32imafc"],
         features: &[LongMultiply, RiscV],
         compilers: &[Compiler { program: RISCV_GCC, flags: RV32, linker: (RISCV_GCC, RV32) }],
-        rust: Some(RustTarget { triple: Some("riscv32imc-unknown-none-elf"), cpu: None }),
+        rust: Some(RustTarget { triple: Some("riscv32imc-unknown-none-elf"), cpu: None, features: None }),
         runner: Runner::Board(RISCV_VIRT),
         cost: cost::RISCV32,
     },
@@ -93,7 +95,12 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &["armv7", "armv7a", "thumbv7neon"],
         features: &[LongMultiply, Neon],
         compilers: &[hosted("arm-linux-gnueabihf-gcc", &["-march=armv7-a", "-mfpu=neon"])],
-        rust: Some(RustTarget { triple: Some("armv7-unknown-linux-gnueabihf"), cpu: None }),
+        // The intrinsics of 32-bit NEON are for nightly compilers only.
+        rust: Some(RustTarget {
+            triple: Some("armv7-unknown-linux-gnueabihf"),
+            cpu: None,
+            features: Some(&[LongMultiply]),
+        }),
         runner: Runner::User { native: "arm", emulator: &["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"] },
         cost: cost::ARMV7A,
     },
@@ -101,10 +108,20 @@ pub const TARGETS: &[Target] = &[
         name: "aarch64",
         description: "64-bit Arm (Armv8-A)",
         rust_archs: &["aarch64"],
-        features: &[LongMultiply, Neon],
+        features: &[LongMultiply, Neon, AArch64],
         compilers: &[hosted("aarch64-linux-gnu-gcc", &[])],
-        rust: Some(RustTarget { triple: Some("aarch64-unknown-linux-gnu"), cpu: None }),
-        runner: Runner::User { native: "aarch64", emulator: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] },
+        rust: AARCH64_RUST,
+        runner: AARCH64_RUNNER,
+        cost: cost::AARCH64,
+    },
+    Target {
+        name: "aarch64-dotprod",
+        description: "64-bit Arm with dot product (Armv8.2-A, Armv9-A)",
+        rust_archs: &[],
+        features: &[LongMultiply, Neon, AArch64, DotProduct],
+        compilers: &[hosted("aarch64-linux-gnu-gcc", &["-march=armv8.2-a+dotprod"])],
+        rust: AARCH64_RUST,
+        runner: AARCH64_RUNNER,
         cost: cost::AARCH64,
     },
     Target {
@@ -113,7 +130,7 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &["x86_64"],
         features: &[LongMultiply],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
-        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
         runner: Runner::User { native: "x86_64", emulator: &[] },
         cost: cost::X86_64,
     },
@@ -123,8 +140,9 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &[],
         features: &[LongMultiply, Sse41],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
-        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
         runner: Runner::User { native: "x86_64", emulator: &[] },
+        cost: cost::X86_64,
     },
     Target {
         name: "x86-64-v3",
@@ -132,8 +150,9 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &[],
         features: &[LongMultiply, Sse41, Avx2],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
-        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
         runner: Runner::User { native: "x86_64", emulator: &[] },
+        cost: cost::X86_64,
     },
     Target {
         name: "x86-64-vnni",
@@ -141,15 +160,21 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &[],
         features: &[LongMultiply, Sse41, Avx2, Avx512Vnni],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
-        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
         runner: Runner::User { native: "x86_64", emulator: &[] },
+        cost: cost::X86_64,
     },
 ];
 
-const HOST: Option<RustTarget> = Some(RustTarget { triple: None, cpu: None });
+const HOST: Option<RustTarget> = Some(RustTarget { triple: None, cpu: None, features: None });
+
+const AARCH64_RUST: Option<RustTarget> =
+    Some(RustTarget { triple: Some("aarch64-unknown-linux-gnu"), cpu: None, features: None });
+const AARCH64_RUNNER: Runner =
+    Runner::User { native: "aarch64", emulator: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] };
 
 const fn thumb(triple: &'static str, cpu: &'static str) -> Option<RustTarget> {
-    Some(RustTarget { triple: Some(triple), cpu: Some(cpu) })
+    Some(RustTarget { triple: Some(triple), cpu: Some(cpu), features: None })
 }
 
 const ARM_GCC: &str = "arm-none-eabi-gcc";

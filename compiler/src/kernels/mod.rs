@@ -11,6 +11,7 @@ mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod neon;
 mod pad;
 mod pool;
 mod scalar;
@@ -22,6 +23,7 @@ use std::fmt;
 
 use ptqc_target_runtimes::{Feature, Target};
 
+use self::neon::Unit;
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
 use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
@@ -301,6 +303,80 @@ pub const KERNELS: &[Kernel] = &[
         scratch,
         build
     ),
+        name: "neon.dense",
+        needs: &[Feature::Neon],
+        instructions: |layer, plan| neon::dense::instructions(Unit::Armv7, layer, plan),
+        build: |b| neon::dense::build(b, Unit::Armv7),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "aarch64.dense",
+        needs: &[Feature::AArch64],
+        instructions: |layer, plan| neon::dense::instructions(Unit::AArch64, layer, plan),
+        build: |b| neon::dense::build(b, Unit::AArch64),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "dotprod.dense",
+        needs: &[Feature::DotProduct],
+        instructions: |layer, plan| neon::dense::instructions(Unit::DotProduct, layer, plan),
+        build: |b| neon::dense::build(b, Unit::DotProduct),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "neon.depthwise",
+        needs: &[Feature::Neon],
+        instructions: |layer, plan| neon::depthwise::instructions(Unit::Armv7, layer, plan),
+        build: |b| neon::depthwise::build(b, Unit::Armv7),
+        ..NEON_DEPTHWISE
+    },
+    Kernel {
+        name: "aarch64.depthwise",
+        needs: &[Feature::AArch64],
+        instructions: |layer, plan| neon::depthwise::instructions(Unit::AArch64, layer, plan),
+        build: |b| neon::depthwise::build(b, Unit::AArch64),
+        ..NEON_DEPTHWISE
+    },
+    Kernel {
+        name: "aarch64.table",
+        accepts: neon::elementwise::accepts_table,
+        needs: &[Feature::AArch64],
+        instructions: neon::elementwise::instructions,
+        build: neon::elementwise::build_table,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.add",
+        accepts: neon::elementwise::accepts_add,
+        needs: &[Feature::Neon],
+        instructions: neon::elementwise::instructions,
+        build: |b| neon::elementwise::build_add(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.max_pool",
+        accepts: neon::pool::accepts_max,
+        needs: &[Feature::Neon],
+        instructions: neon::pool::instructions,
+        build: |b| neon::pool::build_max(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.average_pool",
+        accepts: neon::pool::accepts_average,
+        needs: &[Feature::Neon],
+        instructions: neon::pool::instructions,
+        build: |b| neon::pool::build_average(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.mean",
+        accepts: neon::pool::accepts_mean,
+        needs: &[Feature::Neon],
+        instructions: neon::pool::instructions,
+        build: |b| neon::pool::build_mean(b, Unit::Armv7),
+        ..PORTABLE
+    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -316,6 +392,14 @@ const PORTABLE: Kernel = Kernel {
     assembly: false,
     build: |_| {},
 };
+
+/// What the kernels for sums over input channels have in common.
+const NEON_DENSE: Kernel =
+    Kernel { accepts: neon::dense::accepts, scratch: neon::dense::scratch, adds: true, ..PORTABLE };
+
+/// What the kernels for depthwise convolutions have in common.
+const NEON_DEPTHWISE: Kernel =
+    Kernel { accepts: neon::depthwise::accepts, scratch: neon::depthwise::scratch, ..PORTABLE };
 
 /// The kernel of a layer for which none has been chosen yet.
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };

@@ -673,6 +673,7 @@ on! {
     riscv32: "riscv32",
     armv7a: "armv7a",
     aarch64: "aarch64",
+    aarch64_dotprod: "aarch64-dotprod",
     x86_64: "x86-64",
 }
 
