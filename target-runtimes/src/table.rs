@@ -114,7 +114,7 @@ pub const TARGETS: &[Target] = &[
         features: &[LongMultiply],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
-        runner: Runner::User { native: "x86_64", emulator: &[] },
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
         cost: cost::X86_64,
     },
 ];

@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod case;
 pub mod cases;
+pub mod figures;
 pub mod onnx;
 pub mod projects;
 pub mod qdq;

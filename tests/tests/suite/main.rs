@@ -5,6 +5,7 @@ mod build_script;
 mod commands;
 mod diagnostics;
 mod examples;
+mod figures;
 mod operators;
 mod optimize;
 mod process;
