@@ -46,6 +46,9 @@ const RISCV: &str = include_str!("../runtime/startup_riscv.c");
 
 const MIB: u32 = 1 << 20;
 
+/// Bytes above the stack, for buffers that end where the memory ends.
+const EDGE_BYTES: u32 = 64 << 10;
+
 pub(crate) const AN385: Board = mps2(&["qemu-system-arm", "-M", "mps2-an385"]);
 pub(crate) const AN386: Board = mps2(&["qemu-system-arm", "-M", "mps2-an386"]);
 pub(crate) const AN500: Board = mps2(&["qemu-system-arm", "-M", "mps2-an500"]);
@@ -91,7 +94,8 @@ SECTIONS {{
   .ARM.exidx : {{ *(.ARM.exidx*) }} > CODE
   .data : {{ *(.data*) *(.sdata*) }} > DATA
   .bss (NOLOAD) : ALIGN(8) {{ bss_start = .; *(.bss*) *(.sbss*) *(COMMON) . = ALIGN(8); bss_end = .; }} > DATA
-  stack_top = ORIGIN(DATA) + LENGTH(DATA);
+  memory_end = ORIGIN(DATA) + LENGTH(DATA);
+  stack_top = memory_end - {EDGE_BYTES};
 }}
 ",
         code.origin, code.len, data.origin, data.len

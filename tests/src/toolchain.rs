@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use ptqc::measure::toolchain;
-pub use ptqc::measure::toolchain::{Executable, build, finish, is_installed, missing};
+pub use ptqc::measure::toolchain::{Executable, SUPPORT, build, compile, finish, is_installed, link_for, missing};
 
 /// The flags under which emitted C has to compile without a warning.
 pub const STRICT: &[&str] = &[

@@ -113,6 +113,10 @@ impl Counter<'_> {
                 own.add(if self.is_word(value) { Operation::Arithmetic } else { Operation::LongArithmetic });
                 self.expr(value, &mut own);
             }
+            Stmt::Call { args, .. } => {
+                own.add(Operation::Store);
+                args.iter().for_each(|arg| self.expr(arg, &mut own));
+            }
             Stmt::Store { value, .. } => {
                 own.add(Operation::Store);
                 self.expr(value, &mut own);
@@ -165,7 +169,8 @@ impl Counter<'_> {
         let by_width = |word, long| if self.is_word(expr) { word } else { long };
         match expr {
             // Conversions and constants are part of the operations that use them.
-            Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Cast(..) => {}
+            Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Cast(..) | Expr::Address(_) => {}
+            Expr::Call { .. } => operations.add(Operation::Arithmetic),
             Expr::Load(_, Index::Affine(_)) => operations.add(Operation::Load),
             Expr::Load(_, Index::Value(_)) => operations.add(Operation::Lookup),
             Expr::Add(..) | Expr::Sub(..) | Expr::Shr(..) => {

@@ -4,7 +4,7 @@ use ptqc_target_runtimes::{METER_STACK, METER_TIME};
 
 use crate::print::ArenaMode;
 use crate::print::c::c_type;
-use crate::program::{Elem, Program, Signature};
+use crate::program::{Elem, Function, Program, Signature};
 
 /// What the program measures beside running the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Harness {
     pub arena_bytes: usize,
     /// What is measured beside the outputs.
     pub meter: Option<Meter>,
+    /// Whether it has functions that safe Rust cannot call: assembly, vector instructions.
+    pub needs_unsafe: bool,
 }
 
 impl Harness {
@@ -52,6 +54,7 @@ impl Harness {
             arena,
             arena_bytes: program.arena_bytes,
             meter: None,
+            needs_unsafe: program.functions.iter().any(Function::needs_unsafe),
         }
     }
 

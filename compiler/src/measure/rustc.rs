@@ -110,6 +110,12 @@ fn host_triple() -> String {
 
 /// The crate around an emitted model: its entry point as a C function.
 pub fn wrapper(harness: &Harness, profile: Profile) -> String {
+    let no_std = if profile == Profile::Debug { "" } else { "#![no_std]\n" };
+    format!("{no_std}#![deny(warnings)]\n{}", entry(harness))
+}
+
+/// An emitted model as a module, and its entry point as a C function.
+pub fn entry(harness: &Harness) -> String {
     let name = &harness.name;
     let pointer = |access: &str, s: &Signature| format!("{}: *{access} [{}; {}]", s.name, elem_type(s.elem), s.len);
     let inputs = harness.inputs.iter().map(|s| pointer("const", s));
@@ -127,9 +133,9 @@ pub fn wrapper(harness: &Harness, profile: Profile) -> String {
         }
         ArenaMode::Caller => format!("let model = &mut {name}::Model::new(unsafe {{ &mut *arena }});"),
     };
-    let no_std = if profile == Profile::Debug { "" } else { "#![no_std]\n" };
+    let safe = if harness.needs_unsafe { "" } else { "#[forbid(unsafe_code)]\n" };
     format!(
-        "{no_std}#![deny(warnings)]\n#[forbid(unsafe_code)]\n#[path = \"{name}.rs\"]\nmod {name};\n\n\
+        "{safe}#[path = \"{name}.rs\"]\nmod {name};\n\n\
          /// # Safety\n/// Pointers to arrays of these lengths, one call at a time.\n\
          #[no_mangle]\npub unsafe extern \"C\" fn {name}_run({}) {{\n    {model}\n    unsafe {{ model.run({}) }}\n}}\n",
         parameters.join(", "),
@@ -138,7 +144,7 @@ pub fn wrapper(harness: &Harness, profile: Profile) -> String {
 }
 
 /// The header that emitted C would have, as far as the harness needs it.
-fn header(harness: &Harness) -> String {
+pub fn header(harness: &Harness) -> String {
     let name = &harness.name;
     let arena = (harness.arena == ArenaMode::Caller).then(|| "uint8_t *".to_owned());
     let inputs = harness.inputs.iter().map(|s| format!("const {} *", c_type(s.elem)));

@@ -10,7 +10,7 @@ use super::harness::Harness;
 use crate::diag::{Code, Diagnostic, Diagnostics};
 
 /// Flags for code of our own that is not under test.
-const SUPPORT: &[&str] = &["-std=gnu11", "-O1"];
+pub const SUPPORT: &[&str] = &["-std=gnu11", "-O1"];
 
 /// The program that [`build`] makes, in its folder.
 pub const PROGRAM: &str = "program";
@@ -122,10 +122,23 @@ pub fn finish(
     if let Some((name, text)) = harness.meter.map(|meter| meter.header()) {
         std::fs::write(folder.join(name), text)?;
     }
+    std::fs::write(folder.join("harness.c"), HARNESS)?;
+    objects.push(compile(folder, "harness.c", compiler, SUPPORT)?);
+    link_for(folder, target, compiler, flags, objects)
+}
+
+/// Links objects with what a target needs beside them: access to files, start-up code.
+pub fn link_for(
+    folder: &Path,
+    target: &Target,
+    compiler: &Compiler,
+    flags: &[&str],
+    mut objects: Vec<String>,
+) -> Result<Executable, Failure> {
     if let Runner::Board(board) = target.runner {
         std::fs::write(folder.join("board.ld"), linker_script(&board))?;
     }
-    for (name, text) in support(target) {
+    for (name, text) in around(target) {
         std::fs::write(folder.join(name), text)?;
         objects.push(compile(folder, name, compiler, SUPPORT)?);
     }
@@ -142,11 +155,15 @@ pub fn finish(
 
 /// Names and texts of the sources around a model.
 pub fn support(target: &Target) -> Vec<(&'static str, &'static str)> {
-    let around = match target.runner {
+    [vec![("harness.c", HARNESS)], around(target)].concat()
+}
+
+/// Those that do not know the model.
+fn around(target: &Target) -> Vec<(&'static str, &'static str)> {
+    match target.runner {
         Runner::User { .. } => vec![("hosted.c", HOSTED)],
         Runner::Board(board) => vec![("startup.c", board.startup), ("semihosting.c", SEMIHOSTING)],
-    };
-    [vec![("harness.c", HARNESS)], around].concat()
+    }
 }
 
 /// Compiles a source in a folder and returns the object's name.
@@ -192,6 +209,20 @@ impl Executable {
     /// Runs the model over samples: each holds the bytes of all inputs, the result those of all outputs.
     pub fn run(&self, inputs: &[u8]) -> Result<Vec<u8>, Failure> {
         self.run_with(inputs, &[])
+    }
+
+    /// The same where the program may fail: what it has written until then, and how it ended.
+    pub fn run_to_the_end(&self, inputs: &[u8]) -> Result<(Vec<u8>, Result<(), Failure>), Failure> {
+        std::fs::write(self.folder.join("inputs.bin"), inputs)?;
+        let words: Vec<&String> = self.emulator.iter().chain(&self.program).collect();
+        let ended = run(Command::new(words[0]).args(&words[1..]), &self.folder).map(drop);
+        let outputs = std::fs::read(self.folder.join("outputs.bin"));
+        // A program that has not even begun to write says why in its own words.
+        match (outputs, ended) {
+            (Ok(outputs), ended) => Ok((outputs, ended)),
+            (Err(_), Err(error)) => Err(error),
+            (Err(missing), Ok(())) => Err(missing.into()),
+        }
     }
 
     /// The same, with arguments for the emulator.

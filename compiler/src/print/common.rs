@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::program::{Affine, Blob, Buffer, Elem, Expr, Function, Index, Program, Reg, Signature, Stmt, Type, Var};
+use crate::program::{
+    Address, Affine, Blob, Buffer, Elem, Expr, Function, Index, Program, Reg, Signature, Stmt, Type, Var,
+};
 
 /// Names that are visible at a place of a function, and what is known of them.
 #[derive(Debug, Clone)]
@@ -207,7 +209,9 @@ pub fn wrapped(lines: impl Iterator<Item = String>, width: usize) -> Vec<String>
 pub fn uses_var(body: &[Stmt], var: Var) -> bool {
     let in_index = |index: &Affine| index.terms.contains_key(&var);
     any_expr(body, &in_index, &|expr| match expr {
-        Expr::Index(index) | Expr::Load(_, Index::Affine(index)) => in_index(index),
+        Expr::Index(index) | Expr::Load(_, Index::Affine(index)) | Expr::Address(Address { index, .. }) => {
+            in_index(index)
+        }
         _ => false,
     })
 }
@@ -217,9 +221,18 @@ pub fn uses_buffer(body: &[Stmt], buffer: Buffer) -> bool {
     let stores = body.iter().any(|stmt| match stmt {
         Stmt::Store { buffer: target, .. } => *target == buffer,
         Stmt::For { body, .. } | Stmt::Taps { body, .. } => uses_buffer(body, buffer),
-        Stmt::Comment(_) | Stmt::Let { .. } | Stmt::Mut { .. } | Stmt::Set { .. } | Stmt::Accumulate { .. } => false,
+        Stmt::Comment(_)
+        | Stmt::Let { .. }
+        | Stmt::Mut { .. }
+        | Stmt::Set { .. }
+        | Stmt::Accumulate { .. }
+        | Stmt::Call { .. } => false,
     });
-    stores || any_expr(body, &|_| false, &|expr| matches!(expr, Expr::Load(source, _) if *source == buffer))
+    let refers = |expr: &Expr| match expr {
+        Expr::Load(source, _) | Expr::Address(Address { buffer: source, .. }) => *source == buffer,
+        _ => false,
+    };
+    stores || any_expr(body, &|_| false, &refers)
 }
 
 /// Whether some index or expression in a block has a property.
@@ -231,6 +244,7 @@ pub fn any_expr(body: &[Stmt], index_is: &dyn Fn(&Affine) -> bool, expr_is: &dyn
         Stmt::Let { value, .. } | Stmt::Set { value, .. } | Stmt::Accumulate { value, .. } => any_part(value, expr_is),
         Stmt::Mut { init, .. } => any_part(init, expr_is),
         Stmt::Store { index, value, .. } => index_is(index) || any_part(value, expr_is),
+        Stmt::Call { args, .. } => args.iter().any(|arg| any_part(arg, expr_is)),
     })
 }
 

@@ -6,6 +6,7 @@ mod commands;
 mod diagnostics;
 mod examples;
 mod figures;
+mod kernels;
 mod operators;
 mod optimize;
 mod process;

@@ -20,7 +20,7 @@ use ptqc_tests::case::{
 use ptqc_tests::cases::Compiled;
 use ptqc_tests::onnx::{Onnx, numbers};
 use ptqc_tests::real::MODELS;
-use ptqc_tests::rust::{Batch, Profile, Rustc, float_instructions, undefined_symbols};
+use ptqc_tests::rust::{self, Batch, Profile, Rustc, float_instructions, undefined_symbols};
 use ptqc_tests::toolchain::{self, is_installed, must_not_skip};
 use rayon::prelude::*;
 
