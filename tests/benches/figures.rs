@@ -107,25 +107,26 @@ fn fit_target(target: &Target, measured: &[(Build, Figures)]) {
             let (Some(instructions), None) = (layer.instructions, function.assembly()) else { continue };
             let executed = executed(program, function);
             rows.push(Row { counts: numbers(&executed), measured: instructions as f64, weight: 1.0 });
-            code.push((written(program, function), layer.code as f64));
+            let written = numbers(&written(program, function));
+            code.push(Row { counts: written, measured: layer.code as f64, weight: 1.0 });
             counts += executed;
             total += instructions;
         }
         rows.push(Row { counts: numbers(&counts), measured: total as f64, weight: 10.0 });
     }
     rows.retain(|row| row.measured > 0.0);
+    code.retain(|row| row.measured > 0.0);
     if rows.is_empty() {
         return println!("{}: no instructions were counted", target.name);
     }
     let costs = non_negative_least_squares(&rows);
     let worst = rows.iter().filter(|row| row.weight > 1.0).map(|row| row.error(&costs).abs()).fold(0.0, f64::max);
-    let (slope, offset) = line(&code.iter().map(|(written, bytes)| (written.cost(&costs), *bytes)).collect::<Vec<_>>());
-    let stack = measured.iter().map(|(_, figures)| figures.ram.stack).max().unwrap_or(0);
     println!(
-        "{}: loops of a model within {:.1} %\n    instructions: {costs:.1?},\n    bytes_per_instruction: {slope:.2},\n    \
-         bytes_per_function: {offset:.0}.0,\n    stack: {stack},",
+        "{}: the loops of a model within {:.1} %\n    instructions: {costs:.2?},\n    code: {:.1?},\n    stack: {},",
         target.name,
-        100.0 * worst
+        100.0 * worst,
+        non_negative_least_squares(&code),
+        measured.iter().map(|(_, figures)| figures.ram.stack).max().unwrap_or(0),
     );
 }
 
@@ -156,15 +157,4 @@ fn non_negative_least_squares(rows: &[Row]) -> [f64; Operation::COUNT] {
         }
     }
     costs
-}
-
-/// Slope and offset of the line through points, by least squares.
-fn line(points: &[(f64, f64)]) -> (f64, f64) {
-    let count = points.len() as f64;
-    let mean = |value: fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / count;
-    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
-    let covariance: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
-    let variance: f64 = points.iter().map(|point| (point.0 - x) * (point.0 - x)).sum();
-    let slope = covariance / variance.max(1e-9);
-    (slope, y - slope * x)
 }

@@ -1,6 +1,7 @@
 //! The test suite: one program, because each links the whole compiler.
 
 mod arithmetic;
+mod bench;
 mod build_script;
 mod commands;
 mod diagnostics;
