@@ -131,7 +131,7 @@ pub const TARGETS: &[Target] = &[
         features: &[LongMultiply],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
-        runner: Runner::User { native: "x86_64", emulator: &[] },
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
         cost: cost::X86_64,
     },
     Target {
@@ -141,7 +141,7 @@ pub const TARGETS: &[Target] = &[
         features: &[LongMultiply, Sse41],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
-        runner: Runner::User { native: "x86_64", emulator: &[] },
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
         cost: cost::X86_64,
     },
     Target {
@@ -151,7 +151,7 @@ pub const TARGETS: &[Target] = &[
         features: &[LongMultiply, Sse41, Avx2],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
-        runner: Runner::User { native: "x86_64", emulator: &[] },
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
         cost: cost::X86_64,
     },
     Target {
@@ -161,7 +161,7 @@ pub const TARGETS: &[Target] = &[
         features: &[LongMultiply, Sse41, Avx2, Avx512Vnni],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
-        runner: Runner::User { native: "x86_64", emulator: &[] },
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
         cost: cost::X86_64,
     },
 ];

@@ -39,7 +39,7 @@ fn report() -> Value {
 }
 
 /// Paths of all fields: `layers[].macs`.
-fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+pub fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
