@@ -10,6 +10,7 @@ mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod mve;
 mod pad;
 mod pool;
 mod softmax;
@@ -79,6 +80,17 @@ pub const KERNELS: &[Kernel] = &[
         instructions: thumb::table::instructions,
         assembly: true,
         build: thumb::table::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.conv",
+        accepts: mve::conv::accepts,
+        needs: &[Feature::Mve],
+        instructions: mve::conv::instructions,
+        scratch: mve::conv::scratch,
+        lead: mve::conv::lead,
+        assembly: true,
+        build: mve::conv::build,
         ..PORTABLE
     },
 ];

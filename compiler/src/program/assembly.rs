@@ -46,6 +46,13 @@ pub enum Item {
         /// A loop from its label to its branch, or a block that a branch can skip.
         body: Vec<Item>,
     },
+    /// The body is written once and runs `times` times in a whole call, wherever it stands.
+    InAll {
+        /// Number of passes in a call; not a part of the text.
+        times: u64,
+        /// A loop or block whose passes are not the same whenever the code around it runs.
+        body: Vec<Item>,
+    },
 }
 
 impl Assembly {
@@ -96,6 +103,13 @@ impl Assembly {
         self.items.push(Item::Passes { times, body });
     }
 
+    /// Writes a body that runs `times` times in a whole call, where it does not run equally often in each pass of the loops
+    /// around it.
+    pub fn passes_in_all(&mut self, times: u64, body: impl FnOnce(&mut Assembly)) {
+        let body = self.nested(body);
+        self.items.push(Item::InAll { times, body });
+    }
+
     fn nested(&mut self, body: impl FnOnce(&mut Assembly)) -> Vec<Item> {
         let outer = std::mem::take(&mut self.items);
         body(self);
@@ -104,7 +118,7 @@ impl Assembly {
 
     /// Instructions that one call executes.
     pub fn instructions(&self) -> u64 {
-        executed(&self.items)
+        executed(&self.items, 1)
     }
 
     /// Instructions that the text contains, repetitions written out.
@@ -120,12 +134,14 @@ impl Assembly {
     }
 }
 
-fn executed(items: &[Item]) -> u64 {
+/// Instructions of items that run `passes` times.
+fn executed(items: &[Item], passes: u64) -> u64 {
     let count = |item: &Item| match item {
-        Item::Instruction(_) => 1,
+        Item::Instruction(_) => passes,
         Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
-        Item::Repeat { times, body } => u64::from(*times) * executed(body),
-        Item::Passes { times, body } => times * executed(body),
+        Item::Repeat { times, body } => executed(body, passes * u64::from(*times)),
+        Item::Passes { times, body } => executed(body, passes * times),
+        Item::InAll { times, body } => executed(body, *times),
     };
     items.iter().map(count).sum()
 }
@@ -135,7 +151,7 @@ fn written(items: &[Item]) -> u64 {
         Item::Instruction(_) => 1,
         Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
         Item::Repeat { times, body } => u64::from(*times) * written(body),
-        Item::Passes { body, .. } => written(body),
+        Item::Passes { body, .. } | Item::InAll { body, .. } => written(body),
     };
     items.iter().map(count).sum()
 }
@@ -152,7 +168,7 @@ fn print(items: &[Item], depth: usize, lines: &mut Vec<String>) {
                 print(body, depth + 1, lines);
                 lines.push(format!("{indent}.endr"));
             }
-            Item::Passes { body, .. } => print(body, depth, lines),
+            Item::Passes { body, .. } | Item::InAll { body, .. } => print(body, depth, lines),
         }
     }
 }
