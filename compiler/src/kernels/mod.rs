@@ -93,6 +93,44 @@ pub const KERNELS: &[Kernel] = &[
         build: mve::conv::build,
         ..PORTABLE
     },
+    Kernel {
+        name: "mve.depthwise",
+        accepts: mve::depthwise::accepts,
+        needs: &[Feature::Mve],
+        instructions: mve::depthwise::instructions,
+        scratch: mve::depthwise::scratch,
+        lead: mve::depthwise::lead,
+        assembly: true,
+        build: mve::depthwise::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.linear",
+        accepts: mve::linear::accepts,
+        needs: &[Feature::Mve],
+        instructions: mve::linear::instructions,
+        assembly: true,
+        build: mve::linear::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.add",
+        accepts: mve::elementwise::accepts_add,
+        needs: &[Feature::Mve],
+        instructions: mve::elementwise::add_instructions,
+        assembly: true,
+        build: mve::elementwise::build_add,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.table",
+        accepts: mve::elementwise::accepts_table,
+        needs: &[Feature::Mve],
+        instructions: mve::elementwise::table_instructions,
+        assembly: true,
+        build: mve::elementwise::build_table,
+        ..PORTABLE
+    },
 ];
 
 /// What kernels have in common that say nothing else.

@@ -9,6 +9,7 @@ use super::geometry::{Geometry, conv};
 use super::products::Products;
 use super::{VECTOR, Words, function, has_narrow_multipliers};
 use crate::kernels::LayerBuilder;
+use crate::ops::weighted::Weighted;
 use crate::plan::{Layer, Plan};
 use crate::program::{Assembly, Elem};
 
@@ -70,9 +71,7 @@ impl Kernel {
         }
         let g = &geometry;
         if g.taps() == 1 && !g.padded && !g.planar {
-            let products = Products::new(1, g.inputs, g.outputs)?;
-            let frame = Frame::new(products.table_words(), OPERAND_HEADER, OPERAND_LOCALS);
-            return Some(Kernel { source: Source::Operand, products, frame, geometry });
+            return Kernel::pointwise(geometry);
         }
         if g.stride[0] > g.kernel[0] {
             return None;
@@ -88,6 +87,12 @@ impl Kernel {
         };
         let table = if source == Source::Rows { products.table_words() } else { g.runs() };
         Some(Kernel { source, products, frame: Frame::new(table, RING_HEADER, RING_LOCALS), geometry })
+    }
+
+    fn pointwise(geometry: Geometry) -> Option<Kernel> {
+        let products = Products::new(1, geometry.inputs, geometry.outputs)?;
+        let frame = Frame::new(products.table_words(), OPERAND_HEADER, OPERAND_LOCALS);
+        Some(Kernel { source: Source::Operand, products, frame, geometry })
     }
 
     fn is_ring(&self) -> bool {
@@ -163,13 +168,6 @@ impl Geometry {
         let (column, channel) = if self.planar { (byte, line) } else { (byte / self.inputs, byte % self.inputs) };
         channel * self.taps() + self.tap(row, column)
     }
-
-    /// Rows that are loaded: how many are rows of the input, how many are padding.
-    fn loads(&self) -> (usize, usize) {
-        let total = self.kernel[0] + (self.result[0] - 1) * self.stride[0];
-        let inside = total.saturating_sub(self.pad[0]).min(self.size[0]);
-        (inside, total - inside)
-    }
 }
 
 /// Convolutions that the kernel computes.
@@ -196,13 +194,7 @@ pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
     let row_bytes = g.size[1] * g.inputs;
     let ahead = |written: usize, unread: usize| written.saturating_sub(unread);
     if source != Source::Operand {
-        // A row of results is written when all rows under it have been copied.
-        let rows = (0..g.result[0]).map(|oy| {
-            let unread = (oy * g.stride[0] + g.kernel[0] - g.pad[0].min(oy * g.stride[0] + g.kernel[0])).min(g.size[0]);
-            let written = (oy + 1) * g.result[1] * g.outputs;
-            if unread == g.size[0] { 0 } else { ahead(written, unread * row_bytes) }
-        });
-        return rows.max();
+        return g.lead_by_rows();
     }
     let positions = (0..g.result[0] * g.result[1]).map(|position| {
         let (oy, ox) = (position / g.result[1], position % g.result[1]);
@@ -216,21 +208,46 @@ pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
 pub fn build(b: &mut LayerBuilder) {
     let (Some(kernel), Some(conv)) = (Kernel::of(b.layer, b.plan), conv(b.layer)) else { return };
     let (g, weighted) = (&kernel.geometry, &conv.weighted);
-    let mut words = Words::default();
-    kernel.header(&mut words, weighted.output_zero, weighted.input_zero);
-    words.word(weighted.clamp.lo);
-    words.word(weighted.clamp.hi);
-    kernel.products.pack(&mut words, weighted, |channel_idx| {
+    kernel.build(b, weighted, |channel_idx| {
         let row = weighted.row(channel_idx);
         (0..g.runs()).flat_map(|run| (0..g.run_bytes()).map(move |byte| row[g.weight(run, byte)])).collect()
     });
-    let doc = "Sizes; then for each four output channels biases (less the input's zero point times the sum of the \
-               weights), weights and multipliers.";
-    b.pass("constants", doc, Elem::U32, words.finish());
-    b.assemble(kernel.assembly());
+}
+
+/// Windows of one tap, for other operators that are made of them.
+#[derive(Debug)]
+pub struct Pointwise(Kernel);
+
+impl Pointwise {
+    /// The kernel; `None` if the sums are too long.
+    pub fn new(geometry: Geometry) -> Option<Pointwise> {
+        Kernel::pointwise(geometry).map(Pointwise)
+    }
+
+    /// The text.
+    pub fn assembly(&self) -> Assembly {
+        self.0.assembly()
+    }
+
+    /// Text and constants. `row` gives the weights of a channel.
+    pub fn build(&self, b: &mut LayerBuilder, weighted: &Weighted, row: impl Fn(usize) -> Vec<i8>) {
+        self.0.build(b, weighted, row);
+    }
 }
 
 impl Kernel {
+    fn build(&self, b: &mut LayerBuilder, weighted: &Weighted, row: impl Fn(usize) -> Vec<i8>) {
+        let mut words = Words::default();
+        self.header(&mut words, weighted.output_zero, weighted.input_zero);
+        words.word(weighted.clamp.lo);
+        words.word(weighted.clamp.hi);
+        self.products.pack(&mut words, weighted, row);
+        let doc = "Sizes; then for each four output channels biases (less the input's zero point times the sum of the \
+                   weights), weights and multipliers.";
+        b.pass("constants", doc, Elem::U32, words.finish());
+        b.assemble(self.assembly());
+    }
+
     fn header(&self, words: &mut Words, output_zero: i32, input_zero: i32) {
         let g = &self.geometry;
         let start = words.bytes.len();
@@ -271,13 +288,13 @@ impl Kernel {
 
     fn assembly(&self) -> Assembly {
         match self.source {
-            Source::Operand => self.pointwise(),
+            Source::Operand => self.positions(),
             Source::Rows | Source::Patches => self.windows(),
         }
     }
 
     /// Windows of one tap.
-    fn pointwise(&self) -> Assembly {
+    fn positions(&self) -> Assembly {
         let (g, p, f) = (&self.geometry, &self.products, &self.frame);
         let joined = g.stride == [1, 1];
         let (rows, width) = if joined { (1, g.result[0] * g.result[1]) } else { (g.result[0], g.result[1]) };

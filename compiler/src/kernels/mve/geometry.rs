@@ -77,6 +77,22 @@ impl Geometry {
         Some(geometry)
     }
 
+    /// Windows of one tap at some positions in a row.
+    pub fn positions(inputs: usize, outputs: usize, positions: usize) -> Geometry {
+        Geometry {
+            inputs,
+            outputs,
+            size: [1, positions],
+            result: [1, positions],
+            kernel: [1; 2],
+            stride: [1; 2],
+            pad: [0; 2],
+            padded: false,
+            planar: false,
+            transposed: false,
+        }
+    }
+
     /// Exchanges the axes.
     pub fn transpose(&mut self) {
         for axes in [&mut self.size, &mut self.result, &mut self.kernel, &mut self.stride, &mut self.pad] {
@@ -96,6 +112,32 @@ impl Geometry {
             false => row * self.kernel[1] + column,
             true => column * self.kernel[0] + row,
         }
+    }
+
+    /// Distances of neighbouring columns and rows, in elements, of a tensor with channels last.
+    pub fn steps(&self, size: [usize; 2], channels: usize) -> (usize, usize) {
+        match self.transposed {
+            false => (channels, size[1] * channels),
+            true => (size[0] * channels, channels),
+        }
+    }
+
+    /// Rows that are loaded: how many are rows of the input, how many are padding.
+    pub fn loads(&self) -> (usize, usize) {
+        let total = self.kernel[0] + (self.result[0] - 1) * self.stride[0];
+        let inside = total.saturating_sub(self.pad[0]).min(self.size[0]);
+        (inside, total - inside)
+    }
+
+    /// How far results run ahead of the inputs that are still to be read, if a row of results is written when all rows
+    /// under it have been copied.
+    pub fn lead_by_rows(&self) -> Option<usize> {
+        let rows = (0..self.result[0]).map(|oy| {
+            let unread = (oy * self.stride[0] + self.kernel[0]).saturating_sub(self.pad[0]).min(self.size[0]);
+            let written = (oy + 1) * self.result[1] * self.outputs;
+            if unread == self.size[0] { 0 } else { written.saturating_sub(unread * self.size[1] * self.inputs) }
+        });
+        rows.max()
     }
 
     /// Columns of the padded input that windows reach.

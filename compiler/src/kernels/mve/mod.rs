@@ -5,8 +5,11 @@
 //! [`Multiplier::apply`](crate::ir::Multiplier::apply) defines it.
 
 pub mod conv;
+pub mod depthwise;
+pub mod elementwise;
 mod frame;
 mod geometry;
+pub mod linear;
 mod products;
 
 use crate::ops::weighted::Weighted;
