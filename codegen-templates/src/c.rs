@@ -117,7 +117,9 @@ pub struct Source {
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.
     pub helpers: Vec<String>,
-    /// Conditions of the preprocessor under which the assembly is understood.
+    /// Headers with the intrinsics that the layers call.
+    pub headers: Vec<&'static str>,
+    /// Conditions of the preprocessor under which assembly and vector instructions are understood.
     pub requirements: Vec<&'static str>,
     /// Functions of assembly.
     pub kernels: Vec<Kernel>,

@@ -98,6 +98,8 @@ codes! {
     OutOfDate = "out-of-date",
     /// A build script lacks what it needs: cargo's environment, or a C compiler that accepts the emitted code.
     BuildScript = "build-script",
+    /// A compiler, emulator or other program that a measurement needs is missing or fails.
+    Toolchain = "toolchain",
     /// There is no target of this name.
     UnknownTarget = "unknown-target",
     /// There is no calibration method of this name.

@@ -14,7 +14,7 @@ use crate::lower::{self, Lowered};
 use crate::plan::{self, CheckedPlan, Goal};
 use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use crate::report::{self, Provenance, Report};
-use crate::{passes, quantize};
+use crate::{optimize, passes, quantize};
 
 /// One sample: an array for each input of the model, row-major.
 pub type Sample = Vec<Vec<f32>>;
@@ -114,8 +114,10 @@ pub struct Options<'a> {
 /// Every stage of a build, and the files.
 #[derive(Debug)]
 pub struct Build {
-    /// The quantized graph.
+    /// The quantized graph, with all tensors of the model.
     pub quant: Checked<Graph<Quant>>,
+    /// The same function of the inputs with less work: what the plan is made from.
+    pub optimized: Checked<Graph<Quant>>,
     /// The plan.
     pub plan: CheckedPlan,
     /// The program.
@@ -133,7 +135,8 @@ pub struct Build {
 /// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
     let (quant, mut warnings) = quantize(frontend, ranges)?;
-    let plan = plan::plan(&quant, options.target, options.goal)?;
+    let optimized = optimize::run(quant.clone())?;
+    let plan = plan::plan(&optimized, options.target, options.goal)?;
     let lowered = lower::lower(&plan, &options.name)?;
     let provenance = Provenance {
         target: options.target.name.to_owned(),
@@ -142,7 +145,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
         model_sha256: options.model_sha256.clone(),
         ranges_sha256: sha256(ranges.to_toml().as_bytes()),
     };
-    let report = report::report(&plan, &lowered, provenance);
+    let report = report::report(&quant, &plan, &lowered, provenance);
     let interface = interface(&plan, &report, options);
     let mut bundle = options.language.print(&lowered.program, &interface);
     bundle.insert(format!("{}.report.json", options.name), report.to_json());
@@ -151,7 +154,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
             .tensor(tensor)
             .help("a Transpose or Reshape before it could be moved out of the model")
     }));
-    Ok(Build { quant, plan, lowered, report, interface, bundle, warnings })
+    Ok(Build { quant, optimized, plan, lowered, report, interface, bundle, warnings })
 }
 
 /// What the emitted files say about themselves.
@@ -174,7 +177,7 @@ fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interfac
             format!("Target:  {}, numerics profile {}", report.target, report.numerics),
         ],
         facts: vec![
-            format!("{} layers, {} multiply-accumulates", report.layers.len(), report.macs),
+            format!("{} layers, {}", report.layers.len(), report.multiply_accumulates()),
             format!("{} bytes of constants, {} bytes of arena", report.weight_bytes, report.arena.bytes),
             format!("largest accumulator {}", report.largest_accumulator()),
         ],

@@ -5,7 +5,8 @@ use crate::ir::Interval;
 use crate::kernels::{self, LayerBuilder};
 use crate::names::{Namer, identifier};
 use crate::ops::QuantOp;
-use crate::plan::{CheckedPlan, Layer, Place, Plan, TensorId, Work};
+use crate::ops::add::QAdd;
+use crate::plan::{Added, CheckedPlan, Layer, Place, Plan, TensorId, Work};
 use crate::program::{Arg, Blob, BlobId, Call, CheckedProgram, Program, Signature};
 
 /// A program, and for each of its functions what the report says about it.
@@ -148,6 +149,7 @@ fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
         if !formula.is_empty() {
             lines.push(formula);
         }
+        lines.extend(layer.added.as_ref().map(addition));
         if let Some(bound) = op.accumulator() {
             lines.push(format!("|acc| <= {}", bound.lo.abs().max(bound.hi.abs())));
         }
@@ -156,6 +158,20 @@ fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
         lines.push(format!("In place: the result replaces {}.", kernels::operand_name(layer, port)));
     }
     lines
+}
+
+/// The formula of an addition that is computed before the result is stored.
+fn addition(added: &Added) -> String {
+    let QAdd { sum, precision, clamp } = &added.add;
+    let [own, other] = [added.port, 1 - added.port].map(|port| sum.factors[port]);
+    format!(
+        "then y = clamp((y * {own} + addend * {other} {:+}) >> {} in {} bits, {}, {})",
+        sum.offset,
+        precision.shift,
+        if precision.wide { 64 } else { 32 },
+        clamp.lo,
+        clamp.hi,
+    )
 }
 
 /// A short identifier that a reader of the model recognises: of `/conv1/Conv` the scope, `conv1`.

@@ -2,9 +2,11 @@
 //! every field, and a test compares it with a real report. Deliberately absent: time, paths, anything that differs between
 //! machines.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use crate::ir::QuantType;
+use crate::ir::{Graph, Node, Quant, QuantType};
 use crate::lower::{Lowered, operator};
 use crate::plan::{CheckedPlan, Layer, Place, Work};
 use crate::print::Language;
@@ -41,6 +43,8 @@ pub struct Report {
     pub weight_bytes: usize,
     /// Multiply-accumulate operations of an inference.
     pub macs: u64,
+    /// The same as the model says, before channels that change no output were removed.
+    pub macs_nominal: u64,
     /// Working memory.
     pub arena: ArenaReport,
     /// Copies into another layout that could not be avoided: the tensors.
@@ -96,8 +100,13 @@ pub struct LayerReport {
     pub input_shapes: Vec<Vec<usize>>,
     /// Shape of its result.
     pub output_shape: Vec<usize>,
+    /// Shape of its result in the model, if channels were removed from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_shape_nominal: Option<Vec<usize>>,
     /// Multiply-accumulate operations.
     pub macs: u64,
+    /// The same as the model says.
+    pub macs_nominal: u64,
     /// Bytes of its constants.
     pub weight_bytes: usize,
     /// Smallest and largest value of the accumulator.
@@ -127,10 +136,12 @@ pub struct Provenance {
     pub ranges_sha256: String,
 }
 
-/// Collects the report of a build.
-pub fn report(plan: &CheckedPlan, lowered: &Lowered, provenance: Provenance) -> Report {
-    let layers: Vec<LayerReport> =
-        (0..plan.layers.len()).map(|layer_idx| layer_report(plan, lowered, provenance.language, layer_idx)).collect();
+/// Collects the report of a build. `nominal` is the graph as the model says.
+pub fn report(nominal: &Graph<Quant>, plan: &CheckedPlan, lowered: &Lowered, provenance: Provenance) -> Report {
+    let nodes: BTreeMap<&str, &Node<Quant>> =
+        nominal.topological().into_iter().map(|id| (nominal.node(id).name.as_str(), nominal.node(id))).collect();
+    let layer = |layer_idx: usize| layer_report(&nodes, plan, lowered, provenance.language, layer_idx);
+    let layers: Vec<LayerReport> = (0..plan.layers.len()).map(layer).collect();
     let program = lowered.program.program();
     let tensor = |name: &str, ty: &QuantType| {
         let params = ty.params();
@@ -157,6 +168,7 @@ pub fn report(plan: &CheckedPlan, lowered: &Lowered, provenance: Provenance) -> 
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, &plan.tensor(*id).ty)).collect(),
         weight_bytes: program.blobs.iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
         macs: layers.iter().map(|layer| layer.macs).sum(),
+        macs_nominal: nodes.values().map(|node| node.op.macs(&node.value.shape)).sum(),
         arena: ArenaReport {
             bytes: plan.arena.bytes,
             lower_bound_bytes: plan.arena.lower_bound,
@@ -179,10 +191,18 @@ pub fn generator() -> String {
     format!("ptqc {}", env!("CARGO_PKG_VERSION"))
 }
 
-fn layer_report(plan: &CheckedPlan, lowered: &Lowered, language: Language, layer_idx: usize) -> LayerReport {
+fn layer_report(
+    nominal: &BTreeMap<&str, &Node<Quant>>,
+    plan: &CheckedPlan,
+    lowered: &Lowered,
+    language: Language,
+    layer_idx: usize,
+) -> LayerReport {
     let (layer, facts) = (&plan.layers[layer_idx], &lowered.layers[layer_idx]);
     let result = plan.tensor(layer.result);
     let op = operator(layer);
+    let nominal = nominal.get(layer.name.as_str()).filter(|_| op.is_some());
+    let shape_nominal = nominal.map(|node| &node.value.shape).filter(|shape| **shape != result.ty.shape);
     LayerReport {
         function: language.function_name(lowered.program.program(), &facts.function),
         tensor: layer.name.clone(),
@@ -191,7 +211,9 @@ fn layer_report(plan: &CheckedPlan, lowered: &Lowered, language: Language, layer
         nodes: merged_nodes(layer),
         input_shapes: layer.operands.iter().map(|&id| plan.tensor(id).ty.shape.dims().to_vec()).collect(),
         output_shape: result.ty.shape.dims().to_vec(),
+        output_shape_nominal: shape_nominal.map(|shape| shape.dims().to_vec()),
         macs: op.map_or(0, |op| op.macs(&result.ty.shape)),
+        macs_nominal: nominal.map_or(0, |node| node.op.macs(&node.value.shape)),
         weight_bytes: facts.constant_bytes,
         // Accumulators have been proven to fit 32 bits.
         accumulator: facts.accumulator.map(|bound| [bound.lo as i64, bound.hi as i64]),
@@ -219,6 +241,14 @@ impl Report {
     /// The file's text.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("a report holds only numbers, texts and lists") + "\n"
+    }
+
+    /// The number of multiply-accumulates, for people.
+    pub fn multiply_accumulates(&self) -> String {
+        match (self.macs, self.macs_nominal) {
+            (macs, nominal) if macs == nominal => format!("{macs} multiply-accumulates"),
+            (macs, nominal) => format!("{macs} multiply-accumulates ({nominal} in the model)"),
+        }
     }
 
     /// The largest accumulator of all layers.

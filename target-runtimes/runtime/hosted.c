@@ -1,12 +1,16 @@
 /* The functions of semihosting.c for programs that run under an operating system. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 int host_open(const char *name, int write);
 size_t host_read(int file, void *buffer, size_t bytes);
 void host_write(int file, const void *buffer, size_t bytes);
 void host_close(int file);
 void host_exit(int status);
+void *host_edge(size_t bytes);
+
+enum { EDGE_BYTES = 1 << 16, CLOSED_BYTES = 1 << 16 };
 
 static FILE *files[8];
 
@@ -34,3 +38,15 @@ void host_close(int file) {
 }
 
 void host_exit(int status) { exit(status); }
+
+/* Some memory behind which no access is allowed. */
+void *host_edge(size_t bytes) {
+  static unsigned char *begin;
+  if (begin == NULL) {
+    begin = mmap(NULL, EDGE_BYTES + CLOSED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (begin == MAP_FAILED || mprotect(begin + EDGE_BYTES, CLOSED_BYTES, PROT_NONE) != 0) {
+      host_exit(2);
+    }
+  }
+  return begin + EDGE_BYTES - bytes;
+}

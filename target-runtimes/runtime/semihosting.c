@@ -9,6 +9,9 @@ size_t host_read(int file, void *buffer, size_t bytes);
 void host_write(int file, const void *buffer, size_t bytes);
 void host_close(int file);
 void host_exit(int status);
+void *host_edge(size_t bytes);
+
+extern unsigned char memory_end[];
 
 enum { SYS_OPEN = 0x01, SYS_CLOSE = 0x02, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT = 0x18 };
 enum { STOPPED_APPLICATION_EXIT = 0x20026, STOPPED_RUN_TIME_ERROR = 0x20023 };
@@ -38,6 +41,9 @@ void host_close(int file) {
   const intptr_t arguments[1] = {file};
   (void)semihost_call(SYS_CLOSE, arguments);
 }
+
+/* Some memory behind which there is none: on many boards an access beyond it faults. */
+void *host_edge(size_t bytes) { return memory_end - bytes; }
 
 void host_exit(int status) {
   const intptr_t reason = status == 0 ? STOPPED_APPLICATION_EXIT : STOPPED_RUN_TIME_ERROR;

@@ -29,10 +29,25 @@ pub const SEMIHOSTING: &str = include_str!("../runtime/semihosting.c");
 /// The same functions for programs that run under an operating system.
 pub const HOSTED: &str = include_str!("../runtime/hosted.c");
 
+/// Source of the program around a model: reads samples, runs the model, writes its outputs.
+pub const HARNESS: &str = include_str!("../runtime/harness.c");
+
+/// Header with which the harness measures the depth of the stack.
+pub const METER_STACK: &str = include_str!("../runtime/meter_stack.h");
+
+/// Header with which the harness measures time, under an operating system.
+pub const METER_TIME: &str = include_str!("../runtime/meter_time.h");
+
+/// Source of the plugin that counts instructions in QEMU.
+pub const COUNTER: &str = include_str!("../runtime/count.c");
+
 const CORTEX_M: &str = include_str!("../runtime/startup_cortex_m.c");
 const RISCV: &str = include_str!("../runtime/startup_riscv.c");
 
 const MIB: u32 = 1 << 20;
+
+/// Bytes above the stack, for buffers that end where the memory ends.
+const EDGE_BYTES: u32 = 64 << 10;
 
 pub(crate) const AN385: Board = mps2(&["qemu-system-arm", "-M", "mps2-an385"]);
 pub(crate) const AN386: Board = mps2(&["qemu-system-arm", "-M", "mps2-an386"]);
@@ -79,7 +94,8 @@ SECTIONS {{
   .ARM.exidx : {{ *(.ARM.exidx*) }} > CODE
   .data : {{ *(.data*) *(.sdata*) }} > DATA
   .bss (NOLOAD) : ALIGN(8) {{ bss_start = .; *(.bss*) *(.sbss*) *(COMMON) . = ALIGN(8); bss_end = .; }} > DATA
-  stack_top = ORIGIN(DATA) + LENGTH(DATA);
+  memory_end = ORIGIN(DATA) + LENGTH(DATA);
+  stack_top = memory_end - {EDGE_BYTES};
 }}
 ",
         code.origin, code.len, data.origin, data.len

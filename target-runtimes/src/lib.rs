@@ -4,9 +4,13 @@
 //! models nor loops, and starts no process itself.
 
 mod board;
+mod cost;
+mod packages;
 mod table;
 
-pub use board::{Board, HOSTED, Region, SEMIHOSTING, linker_script};
+pub use board::{Board, COUNTER, HARNESS, HOSTED, METER_STACK, METER_TIME, Region, SEMIHOSTING, linker_script};
+pub use cost::{Cost, Operation};
+pub use packages::package;
 pub use table::TARGETS;
 
 /// A fact about a core that a kernel can rely on.
@@ -54,6 +58,8 @@ pub struct Target {
     pub rust: Option<RustTarget>,
     /// How a program for the target runs on a development machine.
     pub runner: Runner,
+    /// What code for it costs.
+    pub cost: Cost,
 }
 
 /// A target of rustc.

@@ -2,7 +2,7 @@
 
 use crate::Feature::{Dsp, LongMultiply, Mve, Neon, Thumb2};
 use crate::board::{AN385, AN386, AN500, AN505, AN547, RISCV_VIRT};
-use crate::{Compiler, Runner, RustTarget, Target};
+use crate::{Compiler, Runner, RustTarget, Target, cost};
 
 /// All targets, the portable one first.
 pub const TARGETS: &[Target] = &[
@@ -14,6 +14,7 @@ pub const TARGETS: &[Target] = &[
         compilers: &[hosted("gcc", &[]), hosted("clang-19", &[])],
         rust: HOST,
         runner: Runner::User { native: std::env::consts::ARCH, emulator: &[] },
+        cost: cost::HOST,
     },
     Target {
         name: "cortex-m0plus",
@@ -24,6 +25,7 @@ pub const TARGETS: &[Target] = &[
         rust: thumb("thumbv6m-none-eabi", "cortex-m0plus"),
         // No board of QEMU with this core has enough memory; Armv7-M runs Armv6-M code as it is.
         runner: Runner::Board(AN385),
+        cost: cost::M0PLUS,
     },
     Target {
         name: "cortex-m3",
@@ -33,6 +35,7 @@ pub const TARGETS: &[Target] = &[
         compilers: M3,
         rust: thumb("thumbv7m-none-eabi", "cortex-m3"),
         runner: Runner::Board(AN385),
+        cost: cost::M3,
     },
     Target {
         name: "cortex-m4",
@@ -42,6 +45,7 @@ pub const TARGETS: &[Target] = &[
         compilers: M4,
         rust: thumb("thumbv7em-none-eabihf", "cortex-m4"),
         runner: Runner::Board(AN386),
+        cost: cost::M4,
     },
     Target {
         name: "cortex-m7",
@@ -51,6 +55,7 @@ pub const TARGETS: &[Target] = &[
         compilers: M7,
         rust: thumb("thumbv7em-none-eabihf", "cortex-m7"),
         runner: Runner::Board(AN500),
+        cost: cost::M7,
     },
     Target {
         name: "cortex-m33",
@@ -60,6 +65,7 @@ pub const TARGETS: &[Target] = &[
         compilers: M33,
         rust: thumb("thumbv8m.main-none-eabihf", "cortex-m33"),
         runner: Runner::Board(AN505),
+        cost: cost::M33,
     },
     Target {
         name: "cortex-m55",
@@ -69,6 +75,7 @@ pub const TARGETS: &[Target] = &[
         compilers: M55,
         rust: thumb("thumbv8m.main-none-eabihf", "cortex-m55"),
         runner: Runner::Board(AN547),
+        cost: cost::M55,
     },
     Target {
         name: "riscv32",
@@ -78,6 +85,7 @@ pub const TARGETS: &[Target] = &[
         compilers: &[Compiler { program: RISCV_GCC, flags: RV32, linker: (RISCV_GCC, RV32) }],
         rust: Some(RustTarget { triple: Some("riscv32imc-unknown-none-elf"), cpu: None }),
         runner: Runner::Board(RISCV_VIRT),
+        cost: cost::RISCV32,
     },
     Target {
         name: "armv7a",
@@ -87,6 +95,7 @@ pub const TARGETS: &[Target] = &[
         compilers: &[hosted("arm-linux-gnueabihf-gcc", &["-march=armv7-a", "-mfpu=neon"])],
         rust: Some(RustTarget { triple: Some("armv7-unknown-linux-gnueabihf"), cpu: None }),
         runner: Runner::User { native: "arm", emulator: &["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"] },
+        cost: cost::ARMV7A,
     },
     Target {
         name: "aarch64",
@@ -96,6 +105,7 @@ pub const TARGETS: &[Target] = &[
         compilers: &[hosted("aarch64-linux-gnu-gcc", &[])],
         rust: Some(RustTarget { triple: Some("aarch64-unknown-linux-gnu"), cpu: None }),
         runner: Runner::User { native: "aarch64", emulator: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] },
+        cost: cost::AARCH64,
     },
     Target {
         name: "x86-64",
@@ -105,6 +115,7 @@ pub const TARGETS: &[Target] = &[
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
         rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
         runner: Runner::User { native: "x86_64", emulator: &[] },
+        cost: cost::X86_64,
     },
 ];
 

@@ -8,11 +8,11 @@ use ptqc::cli::data::{InputSpec, Preprocess, SampleSet};
 use ptqc::driver::{self, Build, Frontend, Options, Sample};
 use ptqc::evaluate::{evaluate, quantize_input};
 use ptqc::ir::{Checked, Graph, Quant};
+use ptqc::measure::harness::Harness;
 use ptqc::print::{ArenaMode, Language};
 use ptqc_target_runtimes::{Compiler, Target};
 use rayon::prelude::*;
 
-use crate::harness::Harness;
 use crate::rust::{self, Profile, Rustc};
 use crate::toolchain::{self, Executable};
 
@@ -94,7 +94,8 @@ pub fn run_and_compare(
     }
     let harness = Harness::new(build.lowered.program.program(), arena);
     let what = || format!("{} on {} with {} {}", build.report.name, target.name, compiler.program, flags.join(" "));
-    let executable = toolchain::build(folder.path(), &harness, target, compiler, flags).with_context(what)?;
+    let flags = [toolchain::STRICT, flags].concat();
+    let executable = toolchain::build(folder.path(), &harness, target, compiler, &flags).with_context(what)?;
     compare(&executable, &harness, (inputs, expected)).with_context(what)
 }
 
@@ -110,12 +111,10 @@ pub fn run_rust_and_compare(
     for (name, text) in &build.bundle {
         std::fs::write(folder.path().join(name), text)?;
     }
-    let program = build.lowered.program.program();
-    let harness = Harness::new(program, arena);
+    let harness = Harness::new(build.lowered.program.program(), arena);
     let what = || format!("Rust of {} on {}, {profile:?}", build.report.name, target.name);
     let on = (target, compiler);
-    let executable =
-        rust::build(folder.path(), &harness, on, rustc, profile, program.arena_bytes).with_context(what)?;
+    let executable = rust::build(folder.path(), &harness, on, rustc, profile).with_context(what)?;
     compare(&executable, &harness, (inputs, expected)).with_context(what)
 }
 

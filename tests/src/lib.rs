@@ -4,10 +4,11 @@
 pub mod batch;
 pub mod case;
 pub mod cases;
-pub mod harness;
+pub mod image;
 pub mod onnx;
 pub mod projects;
 pub mod qdq;
+pub mod quant;
 pub mod real;
 pub mod rust;
 pub mod toolchain;

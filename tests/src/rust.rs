@@ -1,90 +1,43 @@
-//! Compiles emitted Rust: finds a rustc for a target, builds the core library where only its source is there, and
-//! wraps a model so that the harness, which is C, can run it.
+//! What the tests add to the compiling of emitted Rust: core libraries built where only their source is there, and many
+//! models in one crate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
-use ptqc::print::c::c_type;
+use ptqc::measure::rustc::has_core;
+pub use ptqc::measure::rustc::{Profile, Rustc, build, compile, wrapper};
+use ptqc::print::Bundle;
 use ptqc::print::rust::elem_type;
-use ptqc::print::{ArenaMode, Bundle};
 use ptqc::program::{Program, Signature};
-use ptqc_target_runtimes::{Compiler, Target};
+use ptqc_target_runtimes::Target;
 
 use crate::case::Tensors;
-use crate::harness::Harness;
-use crate::toolchain::{self, Executable};
+use crate::toolchain;
 
-/// A rustc that can compile for a target.
-#[derive(Debug, Clone)]
-pub struct Rustc {
-    program: PathBuf,
-    flags: Vec<String>,
-}
-
-/// How a model is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// Optimised, `-C opt-level=` this, as a single object that needs nothing of the core library.
-    Release(&'static str),
-    /// Not optimised, with checks for overflow; only for the machine itself.
-    Debug,
-}
-
-impl Rustc {
-    /// A compiler for a target, or what is missing. Builds the core library if that is what is missing.
-    pub fn find(target: &Target) -> Result<Rustc> {
-        let rust = target.rust.with_context(|| format!("rustc has no target for {}", target.name))?;
-        let mut flags: Vec<String> = rust.cpu.iter().map(|cpu| format!("-Ctarget-cpu={cpu}")).collect();
-        let native = rust.triple.is_none_or(|triple| triple == host_triple());
-        if native {
-            return Ok(Rustc { program: "rustc".into(), flags });
-        }
-        let triple = rust.triple.unwrap_or_default();
-        flags.push(format!("--target={triple}"));
-        for program in ["rustc", "/usr/bin/rustc"].map(PathBuf::from) {
-            let ask = |what: &[&str]| {
-                let output = Command::new(&program).args(["--print"]).args(what).output().ok()?;
-                output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-            };
-            let Some(sysroot) = ask(&["sysroot"]) else { continue };
-            if has_core(&sysroot.join("lib/rustlib").join(triple).join("lib")) {
-                return Ok(Rustc { program, flags });
-            }
-            if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
-                let built = build_core(&program, triple)?;
-                flags.push(format!("--sysroot={}", built.display()));
-                return Ok(Rustc { program, flags });
-            }
-        }
-        bail!(
-            "no rustc with the core library for {triple}, or with its source (Debian: rustc-web, cargo-web, rust-web-src)"
-        )
+/// A compiler for a target, or what is missing. Builds the core library if that is what is missing.
+pub fn find(target: &Target) -> Result<Rustc> {
+    if let Ok(rustc) = Rustc::installed(target) {
+        return Ok(rustc);
     }
-
-    /// Compiles a crate in a folder.
-    pub fn compile(&self, folder: &Path, source: &str, object: &str, profile: Profile) -> Result<()> {
-        let mut command = Command::new(&self.program);
-        command.args(&self.flags).args(["--edition=2021", "-Cpanic=abort", source, "-o", object]);
-        match profile {
-            Profile::Release(level) => {
-                command.args(["--crate-type=lib", "--emit=obj", "-Ccodegen-units=1", &format!("-Copt-level={level}")])
-            }
-            Profile::Debug => command.args(["--crate-type=staticlib", "-Copt-level=0", "-Cdebug-assertions=on"]),
-        };
-        toolchain::run(&mut command, folder).map(drop)
+    let triple = target.rust.and_then(|rust| rust.triple).unwrap_or_default();
+    for program in ["rustc", "/usr/bin/rustc"].map(PathBuf::from) {
+        let mut rustc =
+            Rustc::new(program, target).with_context(|| format!("rustc has no target for {}", target.name))?;
+        let Some(sysroot) = rustc.sysroot() else { continue };
+        if has_core(&sysroot, triple) {
+            return Ok(rustc);
+        }
+        if sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
+            let built = build_core(&rustc.program, triple)?;
+            rustc.flags.push(format!("--sysroot={}", built.display()));
+            return Ok(rustc);
+        }
     }
-}
-
-/// Whether a folder of libraries has the core library.
-fn has_core(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
-}
-
-fn host_triple() -> String {
-    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+    bail!(
+        "no rustc with the core library for {triple}, or with its source (Debian: rustc-web, cargo-web, rust-web-src)"
+    )
 }
 
 /// Builds the core library for a target once and returns a sysroot with it.
@@ -94,7 +47,7 @@ fn build_core(rustc: &Path, triple: &str) -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package lies in a workspace")?;
     let sysroot = root.join("target/rust-core").join(triple);
     let libraries = sysroot.join("lib/rustlib").join(triple).join("lib");
-    if has_core(&libraries) {
+    if has_core(&sysroot, triple) {
         return Ok(sysroot);
     }
     let work = tempfile::tempdir()?;
@@ -121,71 +74,6 @@ fn build_core(rustc: &Path, triple: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(libraries.parent().unwrap_or(&libraries))?;
     std::fs::rename(staging.keep(), &libraries)?;
     Ok(sysroot)
-}
-
-/// The crate around an emitted model: its entry point as a C function.
-pub fn wrapper(harness: &Harness, profile: Profile) -> String {
-    let name = &harness.name;
-    let pointer = |access: &str, s: &Signature| format!("{}: *{access} [{}; {}]", s.name, elem_type(s.elem), s.len);
-    let inputs = harness.inputs.iter().map(|s| pointer("const", s));
-    let outputs = harness.outputs.iter().map(|s| pointer("mut", s));
-    let arena = (harness.arena == ArenaMode::Caller).then(|| format!("arena: *mut [i8; {name}::ARENA_BYTES]"));
-    let parameters: Vec<String> = arena.into_iter().chain(inputs).chain(outputs).collect();
-    let inputs = harness.inputs.iter().map(|s| format!("&*{}", s.name));
-    let outputs = harness.outputs.iter().map(|s| format!("&mut *{}", s.name));
-    let arguments: Vec<String> = inputs.chain(outputs).collect();
-    let model = match harness.arena {
-        ArenaMode::Static => {
-            format!(
-                "static mut MODEL: {name}::Model = {name}::Model::new();\n    let model = unsafe {{ &mut *(&raw mut MODEL) }};"
-            )
-        }
-        ArenaMode::Caller => format!("let model = &mut {name}::Model::new(unsafe {{ &mut *arena }});"),
-    };
-    let no_std = if profile == Profile::Debug { "" } else { "#![no_std]\n" };
-    format!(
-        "{no_std}#![deny(warnings)]\n#[forbid(unsafe_code)]\n#[path = \"{name}.rs\"]\nmod {name};\n\n\
-         /// # Safety\n/// Pointers to arrays of these lengths, one call at a time.\n\
-         #[no_mangle]\npub unsafe extern \"C\" fn {name}_run({}) {{\n    {model}\n    unsafe {{ model.run({}) }}\n}}\n",
-        parameters.join(", "),
-        arguments.join(", ")
-    )
-}
-
-/// The header that emitted C would have, as far as the harness needs it.
-fn header(harness: &Harness, arena_bytes: usize) -> String {
-    let name = &harness.name;
-    let arena = (harness.arena == ArenaMode::Caller).then(|| "uint8_t *".to_owned());
-    let inputs = harness.inputs.iter().map(|s| format!("const {} *", c_type(s.elem)));
-    let outputs = harness.outputs.iter().map(|s| format!("{} *", c_type(s.elem)));
-    let parameters: Vec<String> = arena.into_iter().chain(inputs).chain(outputs).collect();
-    let upper = name.to_uppercase();
-    format!(
-        "#include <stdint.h>\n#define {upper}_ARENA_BYTES {arena_bytes}\nvoid {name}_run({});\n",
-        parameters.join(", ")
-    )
-}
-
-/// Compiles a model whose emitted Rust is in a folder to an object, and returns the object's name.
-pub fn compile(folder: &Path, harness: &Harness, rustc: &Rustc, profile: Profile) -> Result<String> {
-    let object = if profile == Profile::Debug { "libmodel.a" } else { "model_rust.o" };
-    std::fs::write(folder.join("model_rust.rs"), wrapper(harness, profile))?;
-    rustc.compile(folder, "model_rust.rs", object, profile)?;
-    Ok(object.to_owned())
-}
-
-/// Compiles emitted Rust together with the harness.
-pub fn build(
-    folder: &Path,
-    harness: &Harness,
-    (target, compiler): (&Target, &Compiler),
-    rustc: &Rustc,
-    profile: Profile,
-    arena_bytes: usize,
-) -> Result<Executable> {
-    let object = compile(folder, harness, rustc, profile)?;
-    std::fs::write(folder.join(format!("{}.h", harness.name)), header(harness, arena_bytes))?;
-    toolchain::finish(folder, harness, target, compiler, &[], vec![object])
 }
 
 /// Many emitted models in one crate, each as its users would declare it.

@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::code::CodeArgs;
 use super::output;
 use super::source::{ModelArgs, PreprocessArgs, RangesArgs};
 use crate::diag;
 use crate::driver;
-use crate::plan::Goal;
-use crate::print::{ArenaMode, Bundle, Language};
-use crate::recipe::{Recipe, find_target, symbol_prefix};
+use crate::print::Bundle;
 use crate::report::Report;
 
 /// Compile a model to C or Rust.
@@ -20,27 +19,11 @@ pub struct BuildArgs {
     model: ModelArgs,
     #[command(flatten)]
     ranges: RangesArgs,
-    /// What the code is for; `ptqc targets` lists them
-    #[arg(long, short, default_value = "generic")]
-    target: String,
-    /// What the code is written in
-    #[arg(long, value_enum, default_value = "c")]
-    lang: Lang,
-    /// What the code shall be best at
-    #[arg(long, value_enum, default_value = "balanced")]
-    optimize: Optimize,
+    #[command(flatten)]
+    code: CodeArgs,
     /// Folder for the files; made if it is missing
     #[arg(long, short, value_name = "DIR", default_value = ".")]
     output: PathBuf,
-    /// Prefix of all symbols and files [default: from the model's file name]
-    #[arg(long)]
-    name: Option<String>,
-    /// Who owns the working memory
-    #[arg(long, value_enum, default_value = "static")]
-    arena: Arena,
-    /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
-    #[arg(long)]
-    float_helpers: bool,
     /// Overwrite files that ptqc did not make
     #[arg(long)]
     force: bool,
@@ -51,40 +34,9 @@ pub struct BuildArgs {
     preprocess: PreprocessArgs,
 }
 
-/// What the code is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Lang {
-    /// C99
-    C,
-    /// Rust 2021, no_std
-    Rust,
-}
-
-/// What the code shall be best at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Optimize {
-    /// Few instructions, as long as code and memory do not pay much for it
-    Balanced,
-    /// Fewest instructions
-    Speed,
-    /// Fewest bytes of code and constants
-    Size,
-    /// Fewest bytes of working memory
-    Ram,
-}
-
-/// Who owns the working memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Arena {
-    /// A static buffer in the emitted code
-    Static,
-    /// The caller passes a buffer; the code is re-entrant
-    Caller,
-}
-
 /// Runs the command.
 pub fn run(args: &BuildArgs) -> diag::Result<()> {
-    let recipe = recipe(args)?;
+    let recipe = args.code.recipe(&args.model, &args.ranges)?;
     let source = args.model.load()?;
     let ranges = args.ranges.load(&source, &args.preprocess.preprocess())?;
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
@@ -113,30 +65,6 @@ fn repeated_command() -> String {
     ["ptqc".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
-fn recipe(args: &BuildArgs) -> diag::Result<Recipe<'static>> {
-    Ok(Recipe {
-        dims: args.model.dims(),
-        target: find_target(&args.target)?,
-        ranges: args.ranges.origin()?,
-        language: match args.lang {
-            Lang::C => Language::C,
-            Lang::Rust => Language::Rust,
-        },
-        goal: match args.optimize {
-            Optimize::Balanced => Goal::Balanced,
-            Optimize::Speed => Goal::Speed,
-            Optimize::Size => Goal::Size,
-            Optimize::Ram => Goal::Ram,
-        },
-        arena: match args.arena {
-            Arena::Static => ArenaMode::Static,
-            Arena::Caller => ArenaMode::Caller,
-        },
-        name: symbol_prefix(args.name.as_deref(), &args.model.model)?,
-        float_helpers: args.float_helpers,
-    })
-}
-
 fn summary(report: &Report, files: &Bundle, args: &BuildArgs) -> String {
     let arena = &report.arena;
     let above = match arena.bytes.saturating_sub(arena.lower_bound_bytes) {
@@ -151,12 +79,16 @@ fn summary(report: &Report, files: &Bundle, args: &BuildArgs) -> String {
         1 => "1 layer".to_owned(),
         count => format!("{count} layers"),
     };
+    let removed = match report.macs_nominal - report.macs {
+        0 => String::new(),
+        macs => format!("removed {macs} multiply-accumulates on which no output depends\n  "),
+    };
     format!(
-        "{name}: {layers}, {macs} multiply-accumulates\n  \
-         constants {weights} bytes, arena {arena} bytes{explained}\n  \
+        "{name}: {layers}, {macs}\n  \
+         {removed}constants {weights} bytes, arena {arena} bytes{explained}\n  \
          wrote {files} to {folder}",
         name = report.name,
-        macs = report.macs,
+        macs = report.multiply_accumulates(),
         weights = report.weight_bytes,
         arena = arena.bytes,
         files = files.keys().map(String::as_str).collect::<Vec<_>>().join(", "),

@@ -30,7 +30,7 @@ pub struct InspectArgs {
     /// The stage
     #[arg(long, value_enum, default_value = "fused")]
     stage: Stage,
-    /// Print the graph in Graphviz's language; for the stages float, fused and quant
+    /// Print the graph in Graphviz's language; for the stages float, fused, quant and optimized
     #[arg(long)]
     dot: bool,
     /// What the program is for
@@ -49,6 +49,8 @@ enum Stage {
     Fused,
     /// Integers
     Quant,
+    /// Integers, without what no output depends on
+    Optimized,
     /// Layers, layouts, memory
     Plan,
     /// Loops
@@ -72,6 +74,7 @@ pub fn run(args: &InspectArgs) -> diag::Result<()> {
             super::warn(&in_model(args)(warnings));
             listing(&quant, args.dot)
         }
+        Stage::Optimized => listing(&build(args, &source)?.optimized, args.dot),
         Stage::Plan => build(args, &source)?.plan.to_string(),
         Stage::Program => build(args, &source)?.lowered.program.program().to_string(),
         Stage::C => {
@@ -119,5 +122,5 @@ fn in_model(args: &InspectArgs) -> impl Fn(diag::Diagnostics) -> diag::Diagnosti
 
 fn not_a_graph() -> Diagnostic {
     Diagnostic::error(Code::InvalidOption, "this stage is not a graph")
-        .help("--dot goes with --stage float, fused or quant; leave it out for the others")
+        .help("--dot goes with --stage float, fused, quant or optimized; leave it out for the others")
 }

@@ -1,8 +1,12 @@
 //! The command line: arguments, files, progress, tables. Everything else is in the library.
 
+mod bench;
 mod build;
 mod calibrate;
+mod code;
+mod estimate;
 mod eval;
+mod figures;
 mod inspect;
 mod lists;
 mod metrics;
@@ -39,6 +43,10 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Run the integer model on inputs and write its outputs as .npy files
     Run(run::RunArgs),
+    /// Compile the code for a target, run it, and measure instructions or time, flash and RAM
+    Bench(bench::BenchArgs),
+    /// Say what the code will cost on a target, without a compiler
+    Estimate(estimate::EstimateArgs),
     /// Show a stage of the compilation
     Inspect(inspect::InspectArgs),
     /// List the targets
@@ -58,6 +66,8 @@ pub fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Targets(args) => lists::targets(&args),
         Command::Ops(args) => lists::ops(&args),

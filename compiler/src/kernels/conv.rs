@@ -1,12 +1,13 @@
 //! Convolution, direct: for each output position and channel, the products under the window.
 
 use super::common::{Requantize, address, factor, less, loops, multiplier_blob};
+use super::elementwise::added_to;
 use super::{LayerBuilder, strides};
 use crate::ir::Interval;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
 use crate::ops::weighted::Weighted;
-use crate::plan::{Dim, joined};
+use crate::plan::{Added, Dim, joined};
 use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg, Type};
 
 /// Builds the loops.
@@ -45,7 +46,7 @@ fn packed(conv: &QConv) -> Vec<i64> {
 
 /// Constants of a weighted layer and what a row of products does with them.
 #[derive(Debug)]
-pub struct Data {
+pub struct Data<'a> {
     weights: Buffer,
     bias: Buffer,
     multiplier: Result<Buffer, i64>,
@@ -53,12 +54,14 @@ pub struct Data {
     /// The input's zero point that has to be subtracted; 0 if it is folded into the biases.
     input_zero: i32,
     channels: usize,
+    /// What is added to each result, and the other tensor.
+    added: Option<(&'a Added, Buffer)>,
 }
 
-impl Data {
+impl<'a> Data<'a> {
     /// Adds the constants. `folded` tells that every product of a row is computed, so that the input's zero point
     /// can go into the bias.
-    pub fn new(b: &mut LayerBuilder, weighted: &Weighted, packed: Vec<i64>, folded: bool) -> Data {
+    pub fn new(b: &mut LayerBuilder<'a>, weighted: &Weighted, packed: Vec<i64>, folded: bool) -> Data<'a> {
         let zero = i64::from(weighted.input_zero);
         let bias = |channel_idx: usize| {
             let sum: i64 = weighted.row(channel_idx).iter().map(|&w| i64::from(w)).sum();
@@ -80,7 +83,8 @@ impl Data {
             output_zero: weighted.output_zero,
             clamp: weighted.clamp,
         };
-        Data { weights, bias, multiplier, requantize, input_zero, channels: weighted.channels.len() }
+        let added = b.layer.added.as_ref().map(|added| (added, b.x(b.layer.operands.len() - 1)));
+        Data { weights, bias, multiplier, requantize, input_zero, channels: weighted.channels.len(), added }
     }
 
     /// Declares the accumulator of an output channel.
@@ -106,13 +110,17 @@ impl Data {
         });
     }
 
-    /// Stores the finished result.
+    /// Stores the finished result, or its sum with the element of the other tensor at the same index.
     pub fn finish(&self, f: &mut FunctionBuilder, acc: Reg, channel: &Affine, y: (Buffer, Affine)) {
         let multiplier = match self.multiplier {
             Ok(buffer) => f.load(buffer, channel.clone()),
             Err(factor) => Expr::i64(factor),
         };
-        let value = self.requantize.apply(f, Expr::Reg(acc), multiplier);
+        let mut value = self.requantize.apply(f, Expr::Reg(acc), multiplier);
+        if let Some((added, addend)) = self.added {
+            let term = f.bind("term", Type::I32, value);
+            value = added_to(added, term, f.load(addend, y.1.clone()));
+        }
         f.store(y.0, y.1, value);
     }
 
@@ -143,7 +151,7 @@ struct Loops<'a> {
     y_strides: Vec<usize>,
     x: Buffer,
     y: Buffer,
-    data: &'a Data,
+    data: &'a Data<'a>,
 }
 
 impl Loops<'_> {

@@ -5,7 +5,7 @@ use super::common::{Requantize, clamped, factor, less, loops};
 use crate::ir::Clamp;
 use crate::ops::QuantOp;
 use crate::ops::fixed_sum::Precision;
-use crate::plan::{Dim, View, nest};
+use crate::plan::{Added, Dim, View, nest};
 use crate::program::{Elem, Expr, Type};
 
 /// `entries[q + 128]`.
@@ -51,6 +51,14 @@ pub fn build_add(b: &mut LayerBuilder) {
         let sum = term(x0, 0).add(term(x1, 1)).add(Expr::Const(ty, add.sum.offset));
         f.store(y, at[2].clone(), finish_sum(sum, add.precision, add.clamp));
     });
+}
+
+/// The sum of a layer's result with an element of another tensor.
+pub fn added_to(added: &Added, term: Expr, other: Expr) -> Expr {
+    let (add, ty) = (&added.add, sum_type(added.add.precision));
+    let product = |value: Expr, port: usize| value.cast_to(ty).mul(Expr::Const(ty, i64::from(add.sum.factors[port])));
+    let sum = product(term, added.port).add(product(other, 1 - added.port)).add(Expr::Const(ty, add.sum.offset));
+    finish_sum(sum, add.precision, add.clamp)
 }
 
 /// `clamp(y_zero + multiplier((a - a_zero) * (b - b_zero)))`.

@@ -54,8 +54,20 @@ pub struct Kernel {
 
 /// All kernels. A faster variant is one line here.
 pub const KERNELS: &[Kernel] = &[
-    portable("conv", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))), conv::build),
-    portable("linear", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Linear(_))), linear::build),
+    Kernel {
+        name: "conv",
+        accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
+        adds: true,
+        build: conv::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "linear",
+        accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Linear(_))),
+        adds: true,
+        build: linear::build,
+        ..PORTABLE
+    },
     portable("affine", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Affine(_))), elementwise::build_affine),
     portable("table", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Table(_))), elementwise::build_table),
     portable("add", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Add(_))), elementwise::build_add),
@@ -161,7 +173,8 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
         Work::Operator(op) => op.macs(result),
         Work::Copy => 0,
     };
-    8 * macs + 20 * result.len() as u64
+    let elements = result.len() as u64;
+    8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
@@ -169,6 +182,7 @@ pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option
     let usable = |kernel: &&Kernel| {
         kernel.needs.iter().all(|&feature| target.has(feature))
             && kernel.goal.is_none_or(|wanted| wanted == goal)
+            && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
     };
     KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
@@ -228,8 +242,11 @@ impl<'a> LayerBuilder<'a> {
             Some(port) => operands[port],
             None => f.param("y", elem(ty), ty.shape.len(), Access::Write),
         };
-        let scratch =
-            layer.scratch.map(|buffer| f.param("scratch", Elem::U8, plan.buffers[buffer].bytes, Access::Write));
+        let (elem, access) = match layer.kernel.assembly {
+            true => (Elem::U8, Access::Write),
+            false => (Elem::I8, Access::ReadWrite),
+        };
+        let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
         LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 

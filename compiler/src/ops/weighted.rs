@@ -20,7 +20,7 @@ pub struct Channel {
     pub bias: i32,
     /// From accumulator to result.
     pub multiplier: Multiplier,
-    /// All values of `bias + sum w * (x - input_zero)`.
+    /// All values of `bias + sum w * (x - input_zero)`, whichever of the products have been added.
     pub bound: Interval,
     /// Real value of a weight of 1; 0 where the channel is a constant.
     pub weight_scale: f32,
@@ -80,6 +80,30 @@ impl Weighted {
         &self.weights[channel_idx * row_len..][..row_len]
     }
 
+    /// The same, for changes.
+    pub fn row_mut(&mut self, channel_idx: usize) -> &mut [i8] {
+        let row_len = self.weights.len() / self.channels.len().max(1);
+        &mut self.weights[channel_idx * row_len..][..row_len]
+    }
+
+    /// Keeps some output channels, and some columns of the weights.
+    pub fn retain(&mut self, rows: &[bool], columns: &[bool]) {
+        let mut at = rows.iter().flat_map(|&row| columns.iter().map(move |&column| row && column));
+        self.weights.retain(|_| at.next() == Some(true));
+        let mut rows = rows.iter();
+        self.channels.retain(|_| rows.next() == Some(&true));
+    }
+
+    /// Checks that every sum fits 32 bits, and its product with any of the multipliers 64, in the eyes of
+    /// the checker of the emitted loops.
+    pub fn check(&self) -> Result<(), Problem> {
+        let products = self.weights.len() / self.channels.len().max(1);
+        for channel in &self.channels {
+            check_accumulator(products, channel.bias.into(), channel.bound)?;
+        }
+        check_products(&self.channels, products)
+    }
+
     /// All values any accumulator can take.
     pub fn accumulator(&self) -> Option<Interval> {
         self.channels.iter().map(|channel| channel.bound).reduce(Interval::hull)
@@ -132,7 +156,7 @@ fn quantize_row(row: &[f32], bias: f32, input: Params, output: Params) -> Result
     let weights: Vec<i8> = row.iter().map(quantize).collect();
     let bias = round_half_even(f64::from(bias) / (s_in * scale.get()));
     let bound = accumulator_bound(&weights, bias, input.zero_point);
-    check_accumulator(&weights, bias, bound)?;
+    check_accumulator(weights.len(), bias, bound)?;
     let multiplier = Multiplier::new(s_in * scale.get() / s_out).filter(|m| m.accepts(bound)).ok_or_else(too_narrow)?;
     // `check_accumulator` has shown that the bias alone fits.
     Ok((weights, Channel { bias: bias as i32, multiplier, bound, weight_scale: scale.as_f32() }))
@@ -164,12 +188,12 @@ fn accumulator_bound(weights: &[i8], bias: i64, input_zero: i32) -> Interval {
 
 /// Also covers every partial sum, and the form with the zero point folded into the bias. Counts every weight as the
 /// largest, as the checker of the emitted loops does, which knows a table only by its smallest and largest value.
-fn check_accumulator(weights: &[i8], bias: i64, bound: Interval) -> Result<(), Problem> {
-    let most = most_magnitude(weights.len(), bias);
+fn check_accumulator(products: usize, bias: i64, bound: Interval) -> Result<(), Problem> {
+    let most = most_magnitude(products, bias);
     if fits_i32(bound) && most <= i64::from(i32::MAX) {
         return Ok(());
     }
-    let message = format!("a sum of {} products and a bias can reach {most}, more than 32 bits hold", weights.len());
+    let message = format!("a sum of {products} products and a bias can reach {most}, more than 32 bits hold");
     Err(Problem { code: Code::AccumulatorOverflow, message, help: None }
         .help("split the layer: fewer input channels or a smaller kernel for each sum, then add the parts"))
 }

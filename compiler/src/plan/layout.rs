@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use ptqc_target_runtimes::Target;
 
+use super::fuse::fuse_additions;
 use super::view::{View, nest};
 use super::{ArenaPlan, Goal, Layer, Place, Plan, PlannedBuffer, PlannedTensor, TensorId, Work};
 use crate::diag::{self, Diagnostic};
@@ -30,7 +31,11 @@ pub fn lay_out(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> di
         layouter.add(id);
     }
     layouter.add_outputs();
-    choose_kernels(layouter.plan, target, goal)
+    let mut plan = layouter.plan;
+    choose_kernels(&mut plan, target, goal)?;
+    fuse_additions(&mut plan, target, goal);
+    add_scratch(&mut plan);
+    Ok(plan)
 }
 
 struct Layouter<'a> {
@@ -278,20 +283,27 @@ impl Layouter<'_> {
     }
 }
 
-/// Gives every layer its kernel, and the working memory that the kernel asks for.
-fn choose_kernels(mut plan: Plan, target: &Target, goal: Goal) -> diag::Result<Plan> {
+/// Gives every layer its kernel.
+fn choose_kernels(plan: &mut Plan, target: &Target, goal: Goal) -> diag::Result<()> {
     for layer_idx in 0..plan.layers.len() {
         let layer = &plan.layers[layer_idx];
-        let kernel = kernels::choose(layer, &plan, target, goal)
+        let kernel = kernels::choose(layer, plan, target, goal)
             .ok_or_else(|| Diagnostic::internal(format!("no kernel computes layer `{}`", layer.name)))?;
-        let bytes = (kernel.scratch)(layer, &plan);
         plan.layers[layer_idx].kernel = kernel;
+    }
+    Ok(())
+}
+
+/// Gives every layer the working memory that its kernel asks for.
+fn add_scratch(plan: &mut Plan) {
+    for layer_idx in 0..plan.layers.len() {
+        let layer = &plan.layers[layer_idx];
+        let bytes = (layer.kernel.scratch)(layer, plan);
         if bytes > 0 {
             plan.layers[layer_idx].scratch = Some(plan.buffers.len());
             plan.buffers.push(PlannedBuffer { bytes, place: Place::Arena(0) });
         }
     }
-    Ok(plan)
 }
 
 /// Positions of the elements of a row (the last axis) if, sorted, they are evenly spaced.

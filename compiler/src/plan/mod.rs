@@ -2,6 +2,7 @@
 //!
 //! The plan decides; how a layer is computed is the kernels' business. Physical layout first exists here.
 
+mod fuse;
 mod layout;
 mod memory;
 mod view;
@@ -293,8 +294,14 @@ impl fmt::Display for Plan {
                 Work::Copy => "Copy",
             };
             let operands: Vec<String> = layer.operands.iter().map(operand).collect();
+            let added = if layer.added.is_some() { " + Add" } else { "" };
             let in_place = if layer.in_place.is_some() { " in place" } else { "" };
-            writeln!(f, "{layer_idx:02} {work}{in_place} {} <- {}", operand(&layer.result), operands.join(", "))?;
+            writeln!(
+                f,
+                "{layer_idx:02} {work}{added}{in_place} {} <- {}",
+                operand(&layer.result),
+                operands.join(", ")
+            )?;
         }
         Ok(())
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::program::{Affine, Blob, Buffer, Elem, Expr, Function, Index, Program, Reg, Signature, Stmt, Type, Var};
+use crate::program::{
+    Address, Affine, Blob, Buffer, Elem, Expr, Function, Index, Program, Reg, Signature, Stmt, Type, Var,
+};
 
 /// Names that are visible at a place of a function, and what is known of them.
 #[derive(Debug, Clone)]
@@ -207,7 +209,9 @@ pub fn wrapped(lines: impl Iterator<Item = String>, width: usize) -> Vec<String>
 pub fn uses_var(body: &[Stmt], var: Var) -> bool {
     let in_index = |index: &Affine| index.terms.contains_key(&var);
     any_expr(body, &in_index, &|expr| match expr {
-        Expr::Index(index) | Expr::Load(_, Index::Affine(index)) => in_index(index),
+        Expr::Index(index) | Expr::Load(_, Index::Affine(index)) | Expr::Address(Address { index, .. }) => {
+            in_index(index)
+        }
         _ => false,
     })
 }
@@ -217,9 +221,18 @@ pub fn uses_buffer(body: &[Stmt], buffer: Buffer) -> bool {
     let stores = body.iter().any(|stmt| match stmt {
         Stmt::Store { buffer: target, .. } => *target == buffer,
         Stmt::For { body, .. } | Stmt::Taps { body, .. } => uses_buffer(body, buffer),
-        Stmt::Comment(_) | Stmt::Let { .. } | Stmt::Mut { .. } | Stmt::Set { .. } | Stmt::Accumulate { .. } => false,
+        Stmt::Comment(_)
+        | Stmt::Let { .. }
+        | Stmt::Mut { .. }
+        | Stmt::Set { .. }
+        | Stmt::Accumulate { .. }
+        | Stmt::Call { .. } => false,
     });
-    stores || any_expr(body, &|_| false, &|expr| matches!(expr, Expr::Load(source, _) if *source == buffer))
+    let refers = |expr: &Expr| match expr {
+        Expr::Load(source, _) | Expr::Address(Address { buffer: source, .. }) => *source == buffer,
+        _ => false,
+    };
+    stores || any_expr(body, &|_| false, &refers)
 }
 
 /// Whether some index or expression in a block has a property.
@@ -231,37 +244,16 @@ pub fn any_expr(body: &[Stmt], index_is: &dyn Fn(&Affine) -> bool, expr_is: &dyn
         Stmt::Let { value, .. } | Stmt::Set { value, .. } | Stmt::Accumulate { value, .. } => any_part(value, expr_is),
         Stmt::Mut { init, .. } => any_part(init, expr_is),
         Stmt::Store { index, value, .. } => index_is(index) || any_part(value, expr_is),
+        Stmt::Call { args, .. } => args.iter().any(|arg| any_part(arg, expr_is)),
     })
 }
 
 /// Whether an expression or one of its parts has a property.
 pub fn any_part(expr: &Expr, is: &dyn Fn(&Expr) -> bool) -> bool {
-    is(expr) || parts(expr).into_iter().any(|part| any_part(part, is))
-}
-
-/// The operands of an expression.
-pub fn parts(expr: &Expr) -> Vec<&Expr> {
-    match expr {
-        Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) => vec![],
-        Expr::Load(_, Index::Value(a)) | Expr::Shr(a, _) | Expr::Cast(_, a) => vec![a],
-        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) | Expr::Min(a, b) | Expr::Max(a, b) => {
-            vec![a, b]
-        }
-        Expr::Select { a, b, then, otherwise, .. } => vec![a, b, then, otherwise],
-    }
+    is(expr) || expr.operands().into_iter().any(|part| any_part(part, is))
 }
 
 /// The type of an expression.
 pub fn type_of(scope: &Scope, expr: &Expr) -> Type {
-    match expr {
-        Expr::Const(ty, _) | Expr::Cast(ty, _) => *ty,
-        Expr::Reg(reg) => scope.types[reg.0],
-        Expr::Index(_) => Type::I32,
-        Expr::Load(buffer, _) => scope.extent(*buffer).0.loaded(),
-        Expr::Add(a, _) | Expr::Sub(a, _) | Expr::Mul(a, _) | Expr::Div(a, _) | Expr::Min(a, _) | Expr::Max(a, _) => {
-            type_of(scope, a)
-        }
-        Expr::Shr(a, _) => type_of(scope, a),
-        Expr::Select { then, .. } => type_of(scope, then),
-    }
+    expr.ty(&|reg| scope.types[reg.0], &|buffer| scope.extent(buffer).0)
 }

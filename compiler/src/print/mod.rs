@@ -7,6 +7,7 @@ pub mod rust;
 use std::collections::BTreeMap;
 
 use crate::program::{CheckedProgram, Program};
+use common::KernelNames;
 
 /// The emitted files: name and text. Somebody else writes them to disk.
 pub type Bundle = BTreeMap<String, String>;
@@ -36,6 +37,16 @@ impl Language {
             Language::C => format!("{}_{function}", program.name),
             Language::Rust => rust::function_name(function),
         }
+    }
+
+    /// For each function of a program, the name of its text if that is assembly: functions may share it.
+    pub fn kernel_names(self, program: &Program) -> Vec<Option<String>> {
+        let names = KernelNames::of(program);
+        let name = |kernel: &str| match self {
+            Language::C => format!("{}_{kernel}", program.name),
+            Language::Rust => kernel.to_owned(),
+        };
+        (0..program.functions.len()).map(|function| names.name(function).map(name)).collect()
     }
 
     /// The files of a program.

@@ -1,8 +1,8 @@
 //! Writing functions of the loop language by hand, with closures for the blocks.
 
 use super::{
-    Access, Affine, Assembly, Body, Buffer, Elem, Expr, Function, Index, Interval, Param, Reg, Signature, Stmt, Type,
-    Var,
+    Access, Address, Affine, Assembly, Body, Buffer, Elem, Expr, Function, Index, Interval, Param, Reg, Signature,
+    Stmt, Type, Var, VectorUnit,
 };
 
 /// Builds one [`Function`]. Statements go to the innermost open block.
@@ -15,8 +15,15 @@ pub struct FunctionBuilder {
 impl FunctionBuilder {
     /// An empty function.
     pub fn new(name: impl Into<String>, doc: Vec<String>) -> Self {
-        let function =
-            Function { name: name.into(), doc, params: vec![], vars: vec![], regs: vec![], body: Body::Loops(vec![]) };
+        let function = Function {
+            name: name.into(),
+            doc,
+            params: vec![],
+            vectors: None,
+            vars: vec![],
+            regs: vec![],
+            body: Body::Loops(vec![]),
+        };
         FunctionBuilder { function, blocks: vec![vec![]] }
     }
 
@@ -95,6 +102,26 @@ impl FunctionBuilder {
     /// Stores an element.
     pub fn store(&mut self, buffer: Buffer, index: impl Into<Affine>, value: Expr) {
         self.push(Stmt::Store { buffer, index: index.into(), value });
+    }
+
+    /// Says which vector instructions the function calls.
+    pub fn vectors(&mut self, unit: &'static VectorUnit) {
+        self.function.vectors = Some(unit);
+    }
+
+    /// The address of `elements` elements that an intrinsic loads. `pointee` is what it takes a pointer to.
+    pub fn source(&self, buffer: Buffer, index: impl Into<Affine>, elements: usize, pointee: &'static str) -> Expr {
+        Expr::Address(Address { buffer, index: index.into(), elements, writes: false, pointee })
+    }
+
+    /// The address of `elements` elements that an intrinsic stores.
+    pub fn target(&self, buffer: Buffer, index: impl Into<Affine>, elements: usize, pointee: &'static str) -> Expr {
+        Expr::Address(Address { buffer, index: index.into(), elements, writes: true, pointee })
+    }
+
+    /// Calls an intrinsic that returns nothing.
+    pub fn call(&mut self, intrinsic: impl Into<String>, args: Vec<Expr>) {
+        self.push(Stmt::Call { intrinsic: intrinsic.into(), args });
     }
 
     /// A comment line.

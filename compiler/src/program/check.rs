@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{
-    Access, Affine, Arg, Blob, Buffer, Call, Elem, Expr, Function, Index, Interval, Program, Reg, Signature, Stmt,
-    Type, Var,
+    Access, Address, Affine, Arg, Blob, Buffer, Call, Elem, Expr, Function, Index, Interval, Program, Reg, Signature,
+    Stmt, Type, Var,
 };
 
 /// A program in which nothing is wrong. Interpreter and printers take this.
@@ -72,6 +72,8 @@ impl Type {
             Type::I64 => Interval::new(i64::MIN, i64::MAX),
             Type::U32 => Interval::new(u32::MIN, u32::MAX),
             Type::U64 => Interval::new(u64::MIN, u64::MAX),
+            // Not followed.
+            Type::Vector(_) => Interval::point(0),
         }
     }
 
@@ -80,12 +82,18 @@ impl Type {
         matches!(self, Type::I32 | Type::I64)
     }
 
-    /// Width.
+    /// Width of a number.
     pub fn bits(self) -> u32 {
         match self {
             Type::I32 | Type::U32 => 32,
             Type::I64 | Type::U64 => 64,
+            Type::Vector(_) => 0,
         }
+    }
+
+    /// Whether it is a number.
+    pub fn is_scalar(self) -> bool {
+        !matches!(self, Type::Vector(_))
     }
 }
 
@@ -124,7 +132,7 @@ fn check_function(program: &Program, function: &Function) -> Checked<()> {
         // Its accesses cannot be followed; the tests compare every kernel with the evaluator, beside guarded buffers.
         return Ok(());
     }
-    if function.params.iter().filter(|param| param.access != Access::Read).count() > 1 {
+    if function.vectors.is_none() && function.params.iter().filter(|param| param.access != Access::Read).count() > 1 {
         return Err("more than one parameter is written".to_owned());
     }
     let mut checker = Checker {
@@ -196,6 +204,7 @@ impl Checker<'_> {
                 self.widen(*reg, reach)
             }
             Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
+            Stmt::Call { args, .. } => self.call(args),
         }
     }
 
@@ -252,6 +261,36 @@ impl Checker<'_> {
             return Err(format!("values {}..={} do not fit {elem:?} of {}", value.lo, value.hi, param.signature.name));
         }
         Ok(())
+    }
+
+    /// The arguments of a call.
+    fn call(&self, args: &[Expr]) -> Checked<()> {
+        if self.function.vectors.is_none() {
+            return Err("an intrinsic is called in a function without vector instructions".to_owned());
+        }
+        args.iter().try_for_each(|arg| match arg {
+            Expr::Address(address) => self.address(address),
+            value => self.expr(value).map(drop),
+        })
+    }
+
+    fn address(&self, address: &Address) -> Checked<()> {
+        let (len, name, access) = match address.buffer {
+            Buffer::Param(param) => {
+                let param = self.function.params.get(param).ok_or("an address of no parameter")?;
+                (param.signature.len, &param.signature.name, param.access)
+            }
+            Buffer::Blob(id) => {
+                let blob = self.program.blobs.get(id.0).ok_or("an address of no constant")?;
+                (blob.data.len(), &blob.name, Access::Read)
+            }
+        };
+        let wrong = if address.writes { Access::Read } else { Access::Write };
+        if access == wrong {
+            return Err(format!("an address of {name} is for what the parameter is not"));
+        }
+        let index = self.affine(&address.index)?;
+        inside(Interval::new(index.lo, index.hi + (address.elements as i128 - 1).max(0)), len, name)
     }
 
     fn declare(&mut self, reg: Reg) -> Checked<()> {
@@ -321,6 +360,11 @@ impl Checker<'_> {
                 self.binary(a, b, Interval::hull)?;
                 self.binary(then, otherwise, Interval::hull)?
             }
+            Expr::Call { args, ty, values, .. } => {
+                self.call(args)?;
+                (*ty, *values)
+            }
+            Expr::Address(_) => return Err("an address is no value".to_owned()),
         };
         within(interval, ty, "an expression")?;
         Ok((ty, interval))
@@ -339,6 +383,9 @@ impl Checker<'_> {
     ) -> Checked<(Type, Interval)> {
         let (ty, a) = self.expr(a)?;
         let b = self.typed(b, ty)?;
+        if !ty.is_scalar() {
+            return Err("an operator between vectors".to_owned());
+        }
         Ok((ty, combine(a, b)))
     }
 
@@ -417,7 +464,12 @@ fn accumulated_regs(body: &[Stmt]) -> BTreeSet<Reg> {
                 regs.insert(*reg);
             }
             Stmt::For { body, .. } | Stmt::Taps { body, .. } => regs.extend(accumulated_regs(body)),
-            Stmt::Comment(_) | Stmt::Let { .. } | Stmt::Mut { .. } | Stmt::Set { .. } | Stmt::Store { .. } => {}
+            Stmt::Comment(_)
+            | Stmt::Let { .. }
+            | Stmt::Mut { .. }
+            | Stmt::Set { .. }
+            | Stmt::Store { .. }
+            | Stmt::Call { .. } => {}
         }
     }
     regs

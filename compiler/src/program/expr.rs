@@ -1,6 +1,6 @@
 //! Expressions: pure, typed, without overflow (the checker proves it).
 
-use super::{Affine, Buffer, Elem, Reg};
+use super::{Affine, Buffer, Elem, Interval, Reg};
 
 /// The types in which values are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +13,8 @@ pub enum Type {
     U32,
     /// Unsigned, 64 bits.
     U64,
+    /// A vector, or a mask of one, by its name in C and in Rust: `__m512i`, `int8x16_t`. Only calls compute with it.
+    Vector(&'static str),
 }
 
 /// How a load finds its element.
@@ -75,6 +77,34 @@ pub enum Expr {
         /// Value if it does not.
         otherwise: Box<Expr>,
     },
+    /// An intrinsic of the function's [`VectorUnit`](super::VectorUnit). Literals stand for immediate operands.
+    Call {
+        /// Its name in C and in Rust.
+        intrinsic: String,
+        /// Its arguments; only here can an argument be an address.
+        args: Vec<Expr>,
+        /// What it returns.
+        ty: Type,
+        /// All values that it can return; a single 0 for vectors, which are not followed.
+        values: Interval,
+    },
+    /// The address of an element, as an argument of a call.
+    Address(Address),
+}
+
+/// Elements that an intrinsic loads or stores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Address {
+    /// Where they are.
+    pub buffer: Buffer,
+    /// The first.
+    pub index: Affine,
+    /// How many there are; the checker proves that all are inside of the buffer.
+    pub elements: usize,
+    /// Whether they are written.
+    pub writes: bool,
+    /// What C's intrinsic takes a pointer to, for example `__m128i`, `void` or `int8_t`.
+    pub pointee: &'static str,
 }
 
 impl Elem {
@@ -99,6 +129,44 @@ impl Elem {
 }
 
 impl Expr {
+    /// Its operands.
+    pub fn operands(&self) -> Vec<&Expr> {
+        match self {
+            Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) | Expr::Address(_) => {
+                vec![]
+            }
+            Expr::Load(_, Index::Value(a)) | Expr::Shr(a, _) | Expr::Cast(_, a) => vec![a],
+            Expr::Add(a, b)
+            | Expr::Sub(a, b)
+            | Expr::Mul(a, b)
+            | Expr::Div(a, b)
+            | Expr::Min(a, b)
+            | Expr::Max(a, b) => vec![a, b],
+            Expr::Select { a, b, then, otherwise, .. } => vec![a, b, then, otherwise],
+            Expr::Call { args, .. } => args.iter().collect(),
+        }
+    }
+
+    /// Its type, from those of registers and the elements of buffers.
+    pub fn ty(&self, reg: &dyn Fn(Reg) -> Type, elem: &dyn Fn(Buffer) -> Elem) -> Type {
+        match self {
+            Expr::Const(ty, _) | Expr::Cast(ty, _) => *ty,
+            Expr::Reg(id) => reg(*id),
+            Expr::Index(_) => Type::I32,
+            Expr::Load(buffer, _) => elem(*buffer).loaded(),
+            Expr::Add(a, _)
+            | Expr::Sub(a, _)
+            | Expr::Mul(a, _)
+            | Expr::Div(a, _)
+            | Expr::Min(a, _)
+            | Expr::Max(a, _)
+            | Expr::Shr(a, _) => a.ty(reg, elem),
+            Expr::Select { then, .. } => then.ty(reg, elem),
+            Expr::Call { ty, .. } => *ty,
+            Expr::Address(_) => unreachable!("an address is no value"),
+        }
+    }
+
     /// A literal of type `I32`.
     pub fn i32(value: i64) -> Expr {
         Expr::Const(Type::I32, value)
@@ -162,5 +230,10 @@ impl Expr {
     /// `if a cmp b { then } else { otherwise }`.
     pub fn select(cmp: Cmp, a: Expr, b: Expr, then: Expr, otherwise: Expr) -> Expr {
         Expr::Select { cmp, a: Box::new(a), b: Box::new(b), then: Box::new(then), otherwise: Box::new(otherwise) }
+    }
+
+    /// A call that returns a vector.
+    pub fn vector(intrinsic: impl Into<String>, ty: Type, args: Vec<Expr>) -> Expr {
+        Expr::Call { intrinsic: intrinsic.into(), args, ty, values: Interval::point(0) }
     }
 }

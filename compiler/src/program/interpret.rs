@@ -28,6 +28,9 @@ pub fn interpret(program: &CheckedProgram, inputs: &[Vec<i64>]) -> Result<Vec<Ve
         if function.assembly().is_some() {
             return Err(ProgramError(format!("{}: assembly runs on its target only", function.name)));
         }
+        if function.vectors.is_some() {
+            return Err(ProgramError(format!("{}: vector instructions run on their target only", function.name)));
+        }
         machine.block(function.stmts()).map_err(|problem| ProgramError(format!("{}: {problem}", function.name)))?;
     }
     let outputs = memory.outputs.into_iter().map(|output| output.into_iter().collect::<Option<Vec<i64>>>());
@@ -100,6 +103,7 @@ impl Machine<'_> {
                 let (index, value) = (self.affine(index), self.eval(value)?);
                 self.store(*buffer, index, value)
             }
+            Stmt::Call { intrinsic, .. } => Err(format!("{intrinsic} runs on its target only")),
         }
     }
 
@@ -148,6 +152,8 @@ impl Machine<'_> {
                 };
                 self.eval(if holds { then } else { otherwise })?
             }
+            Expr::Call { intrinsic, .. } => return Err(format!("{intrinsic} runs on its target only")),
+            Expr::Address(_) => return Err("an address is no value".to_owned()),
         })
     }
 

@@ -15,14 +15,16 @@ mod expr;
 mod interpret;
 mod interval;
 mod text;
+mod vector;
 
 pub use affine::{Affine, Var};
 pub use assembly::{Assembly, Item};
 pub use build::FunctionBuilder;
 pub use check::{CheckedProgram, ProgramError};
-pub use expr::{Cmp, Expr, Index, Type};
+pub use expr::{Address, Cmp, Expr, Index, Type};
 pub use interpret::interpret;
 pub use interval::Interval;
+pub use vector::VectorUnit;
 
 /// The integer type of the elements of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,8 +117,11 @@ pub struct Function {
     pub name: String,
     /// Lines of the comment above it: ONNX names, shapes, requantization, bound.
     pub doc: Vec<String>,
-    /// Buffers, in the order of the call's arguments. Of those of loops, at most one is not [`Access::Read`].
+    /// Buffers, in the order of the call's arguments. Of those of loops without vectors, at most one is not
+    /// [`Access::Read`].
     pub params: Vec<Param>,
+    /// The vector instructions that it calls by name, if it does.
+    pub vectors: Option<&'static VectorUnit>,
     /// Names of the loop variables, indexed by [`Var`].
     pub vars: Vec<String>,
     /// Names and types of the registers, indexed by [`Reg`].
@@ -141,6 +146,11 @@ impl Function {
             Body::Loops(body) => body,
             Body::Assembly(_) => &[],
         }
+    }
+
+    /// Whether safe Rust cannot call it.
+    pub fn needs_unsafe(&self) -> bool {
+        self.assembly().is_some() || self.vectors.is_some()
     }
 
     /// The instructions, if it is a function of assembly.
@@ -237,6 +247,13 @@ pub enum Stmt {
         index: Affine,
         /// The value.
         value: Expr,
+    },
+    /// Calls an intrinsic that returns nothing: a store.
+    Call {
+        /// Its name in C and in Rust.
+        intrinsic: String,
+        /// Its arguments.
+        args: Vec<Expr>,
     },
 }
 

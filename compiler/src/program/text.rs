@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Affine, Blob, Buffer, Cmp, Expr, Function, Index, Program, Stmt};
+use super::{Address, Affine, Blob, Buffer, Cmp, Expr, Function, Index, Program, Stmt};
 
 /// Values of a constant that are shown.
 const SHOWN: usize = 6;
@@ -94,6 +94,7 @@ impl Listing<'_> {
             Stmt::Store { buffer, index, value } => {
                 writeln!(f, "{}[{}] = {}", self.buffer(*buffer), self.affine(index), self.expr(value))
             }
+            Stmt::Call { intrinsic, args } => writeln!(f, "{intrinsic}({})", self.args(args)),
         }
     }
 
@@ -115,6 +116,10 @@ impl Listing<'_> {
         });
         let constant = (index.constant != 0 || index.terms.is_empty()).then(|| index.constant.to_string());
         terms.chain(constant).collect::<Vec<_>>().join(" + ")
+    }
+
+    fn args(&self, args: &[Expr]) -> String {
+        args.iter().map(|arg| self.expr(arg)).collect::<Vec<_>>().join(", ")
     }
 
     fn expr(&self, expr: &Expr) -> String {
@@ -140,6 +145,10 @@ impl Listing<'_> {
                     Cmp::Eq => "==",
                 };
                 format!("select({}, {}, {})", infix(a, operator, b), self.expr(then), self.expr(otherwise))
+            }
+            Expr::Call { intrinsic, args, .. } => format!("{intrinsic}({})", self.args(args)),
+            Expr::Address(Address { buffer, index, elements, .. }) => {
+                format!("&{}[{}..+{elements}]", self.buffer(*buffer), self.affine(index))
             }
         }
     }

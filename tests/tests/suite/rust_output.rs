@@ -20,7 +20,7 @@ use ptqc_tests::case::{
 use ptqc_tests::cases::Compiled;
 use ptqc_tests::onnx::{Onnx, numbers};
 use ptqc_tests::real::MODELS;
-use ptqc_tests::rust::{Batch, Profile, Rustc, float_instructions, undefined_symbols};
+use ptqc_tests::rust::{self, Batch, Profile, Rustc, float_instructions, undefined_symbols};
 use ptqc_tests::toolchain::{self, is_installed, must_not_skip};
 use rayon::prelude::*;
 
@@ -71,7 +71,7 @@ fn usable() -> Vec<(&'static Target, Rustc)> {
     // Without a processor named, the host is the same target once more.
     for target in TARGETS.iter().filter(|target| target.name != "x86-64") {
         let missing = toolchain::missing(target, &target.compilers[0]);
-        match Rustc::find(target) {
+        match rust::find(target) {
             Ok(rustc) if missing.is_empty() => usable.push((target, rustc)),
             Ok(_) => skipped(&format!("{}: not installed: {}", target.name, missing.join(", "))),
             Err(error) => skipped(&format!("{}: {error:#}", target.name)),
@@ -117,7 +117,7 @@ fn every_operator_passes_the_checks_of_debug_builds() -> Result<()> {
 #[test]
 fn the_host_returns_the_evaluators_bytes_on_whole_evaluation_sets() -> Result<()> {
     let host = &TARGETS[0];
-    let rustc = Rustc::find(host)?;
+    let rustc = rust::find(host)?;
     for real in real_models(usize::MAX)? {
         let samples = (&real.inputs[..], &real.expected[..]);
         run_rust_and_compare(
@@ -172,7 +172,7 @@ fn check_objects(members: &[(&Program, &Bundle, &[Tensors])], levels: &[&'static
     Batch { members }.write(folder.path())?;
     for (target, objdump) in [("generic", "objdump"), ("cortex-m4", "arm-none-eabi-objdump")] {
         let target = Target::find(target).context("a target of the table")?;
-        let rustc = match Rustc::find(target) {
+        let rustc = match rust::find(target) {
             Ok(rustc) if is_installed(objdump) => rustc,
             Ok(_) => {
                 skipped(&format!("{objdump} is missing"));

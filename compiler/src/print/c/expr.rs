@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::program::{Affine, Buffer, Cmp, Elem, Expr, Index, Program, Stmt, Type};
+use super::c_type;
+use crate::program::{Address, Affine, Buffer, Cmp, Elem, Expr, Index, Program, Stmt, Type};
 
 /// Binding strength of C's operators, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,8 @@ pub trait Names {
     fn reg(&self, reg: crate::program::Reg) -> &str;
     /// A buffer.
     fn buffer(&self, buffer: Buffer) -> String;
+    /// Type of a buffer's elements.
+    fn elem(&self, buffer: Buffer) -> Elem;
     /// Prefix of helper functions.
     fn prefix(&self) -> &str;
 }
@@ -42,6 +45,7 @@ pub fn value_type(ty: Type) -> &'static str {
         Type::I64 => "int64_t",
         Type::U32 => "uint32_t",
         Type::U64 => "uint64_t",
+        Type::Vector(name) => name,
     }
 }
 
@@ -55,7 +59,8 @@ pub fn literal(ty: Type, value: i64) -> (String, Strength) {
         Type::I64 if value < 0 => (format!("-INT64_C({})", -value), Strength::Prefix),
         Type::I64 => (format!("INT64_C({value})"), Strength::Primary),
         Type::U32 => (format!("UINT32_C({value})"), Strength::Primary),
-        Type::U64 => (format!("UINT64_C({value})"), Strength::Primary),
+        Type::U64 => (format!("UINT64_C({})", value as u64), Strength::Primary),
+        Type::Vector(_) => unreachable!("vectors have no literals"),
     }
 }
 
@@ -125,7 +130,30 @@ pub fn print(names: &dyn Names, expr: &Expr) -> (String, Strength) {
             let text = format!("{} {operator} {} ? {} : {}", side(a), side(b), value(then), value(otherwise));
             (text, Strength::Conditional)
         }
+        Expr::Call { intrinsic, args, .. } => (call(names, intrinsic, args), Strength::Primary),
+        Expr::Address(it) => (address(names, it), Strength::Primary),
     }
+}
+
+/// A call of an intrinsic.
+pub fn call(names: &dyn Names, intrinsic: &str, args: &[Expr]) -> String {
+    let args: Vec<String> = args.iter().map(|arg| print(names, arg).0).collect();
+    format!("{intrinsic}({})", args.join(", "))
+}
+
+/// A pointer as an intrinsic wants it. Through `void *`: intrinsics for loads and stores need no alignment.
+fn address(names: &dyn Names, address: &Address) -> String {
+    let buffer = names.buffer(address.buffer);
+    let pointer = match affine(names, &address.index).0.as_str() {
+        "0" => buffer,
+        index => format!("{buffer} + {}", index.trim_start_matches('+')),
+    };
+    if address.pointee == "void" || address.pointee == c_type(names.elem(address.buffer)) {
+        return pointer;
+    }
+    let constant = if address.writes { "" } else { "const " };
+    let pointer = if pointer.contains(' ') { format!("({pointer})") } else { pointer };
+    format!("({constant}{} *)({constant}void *){pointer}", address.pointee)
 }
 
 /// An index, with common constants last.
@@ -186,6 +214,8 @@ fn type_of(expr: &Expr) -> Type {
         Expr::Select { then, .. } => type_of(then),
         Expr::Index(_) => Type::I32,
         Expr::Reg(_) | Expr::Load(..) => Type::I32,
+        Expr::Call { ty, .. } => *ty,
+        Expr::Address(_) => unreachable!("an address is no value"),
     }
 }
 
@@ -220,12 +250,14 @@ fn collect_stmt(stmt: &Stmt, used: &mut BTreeSet<String>) {
             collect(value, used);
         }
         Stmt::Mut { init, .. } => collect(init, used),
+        Stmt::Call { args, .. } => args.iter().for_each(|arg| collect(arg, used)),
     }
 }
 
 fn collect(expr: &Expr, used: &mut BTreeSet<String>) {
     match expr {
-        Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) => {}
+        Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) | Expr::Address(_) => {}
+        Expr::Call { args, .. } => args.iter().for_each(|arg| collect(arg, used)),
         Expr::Load(_, Index::Value(a)) | Expr::Shr(a, _) | Expr::Cast(_, a) => collect(a, used),
         Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) => {
             [a, b].into_iter().for_each(|e| collect(e, used))

@@ -10,7 +10,7 @@ use ptqc_codegen_templates::c as templates;
 
 use super::common::{KernelNames, number_lines, plain_text, wrapped};
 use super::{ArenaMode, Bundle, Interface, TensorInfo};
-use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Param, Program, Signature};
+use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Param, Program, Signature, VectorUnit};
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
@@ -101,7 +101,8 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         upper: program.name.to_uppercase(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
         helpers: expr::helpers(program),
-        requirements: requirements(&names),
+        headers: headers(program),
+        requirements: requirements(program, &names),
         kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
         functions: loops.map(|f| function(program, f)).collect(),
         prototype: prototype(program, interface),
@@ -128,10 +129,20 @@ fn array(program: &Program, blob: &Blob) -> templates::Array {
     }
 }
 
-/// What the assembly of a program needs of the processor that the file is compiled for.
-fn requirements(names: &KernelNames) -> Vec<&'static str> {
-    let requirements = names.kernels.iter().filter_map(|(_, function)| Some(function.assembly()?.requires));
-    requirements.collect::<BTreeSet<_>>().into_iter().collect()
+/// What the assembly and the vector instructions of a program need of the processor that the file is compiled for.
+fn requirements(program: &Program, names: &KernelNames) -> Vec<&'static str> {
+    let assembly = names.kernels.iter().filter_map(|(_, function)| Some(function.assembly()?.requires));
+    let vectors = units(program).filter(|unit| unit.c_features.is_empty()).map(|unit| unit.c_promised);
+    assembly.chain(vectors).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The headers with the intrinsics that a program calls.
+fn headers(program: &Program) -> Vec<&'static str> {
+    units(program).map(|unit| unit.header).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn units(program: &Program) -> impl Iterator<Item = &'static VectorUnit> + '_ {
+    program.functions.iter().filter_map(|function| function.vectors)
 }
 
 fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kernel {
@@ -146,9 +157,14 @@ fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kern
 }
 
 fn function(program: &Program, function: &Function) -> templates::Function {
+    let features = function.vectors.map_or("", |unit| unit.c_features);
+    let attribute = match features {
+        "" => String::new(),
+        features => format!("__attribute__((target(\"{features}\")))\n"),
+    };
     templates::Function {
         doc: comment_lines(&function.doc),
-        signature: format!("static void {}_{}({})", program.name, function.name, parameters(function)),
+        signature: format!("{attribute}static void {}_{}({})", program.name, function.name, parameters(function)),
         body: stmt::body(program, function),
     }
 }

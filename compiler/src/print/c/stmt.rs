@@ -1,7 +1,7 @@
 //! Statements of C.
 
 use super::super::common::{Scope, uses_var};
-use super::expr::{Names, Strength, affine, print, value_type};
+use super::expr::{Names, Strength, affine, call, print, value_type};
 use super::{c_type, comment_line};
 use crate::program::{Affine, Buffer, Elem, Expr, Function, Index, Program, Reg, Stmt, Var};
 
@@ -32,6 +32,10 @@ impl Names for Printer<'_> {
             Buffer::Param(index) => self.scope.function.params[index].signature.name.clone(),
             Buffer::Blob(id) => format!("{}_{}", self.scope.program.name, self.scope.program.blobs[id.0].name),
         }
+    }
+
+    fn elem(&self, buffer: Buffer) -> Elem {
+        self.scope.extent(buffer).0
     }
 
     fn prefix(&self) -> &str {
@@ -86,6 +90,10 @@ impl Printer<'_> {
             Stmt::Store { buffer, index, value } => {
                 let text =
                     format!("{}[{}] = {};", self.buffer(*buffer), affine(self, index).0, self.narrowed(*buffer, value));
+                self.line(&text);
+            }
+            Stmt::Call { intrinsic, args } => {
+                let text = format!("{};", call(self, intrinsic, args));
                 self.line(&text);
             }
         }

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::c::c_type;
 use super::super::common::{Scope, type_of};
-use crate::program::{Affine, Buffer, Cmp, Elem, Expr, Index, Interval, Type, Var};
+use crate::program::{Address, Affine, Buffer, Cmp, Elem, Expr, Index, Interval, Type, Var};
 
 /// Binding strength of Rust's operators, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +70,7 @@ pub fn value_type(ty: Type) -> &'static str {
         Type::I64 => "i64",
         Type::U32 => "u32",
         Type::U64 => "u64",
+        Type::Vector(name) => name,
     }
 }
 
@@ -132,7 +134,36 @@ pub fn print(names: &Names, expr: &Expr) -> (String, Strength) {
             let (then, otherwise) = (print(names, then).0, print(names, otherwise).0);
             (format!("select({left} {operator} {right}, {then}, {otherwise})"), Strength::Primary)
         }
+        Expr::Call { intrinsic, args, .. } => (call(names, intrinsic, args), Strength::Primary),
+        Expr::Address(it) => (address(names, it), Strength::Primary),
     }
+}
+
+/// A call of an intrinsic.
+pub fn call(names: &Names, intrinsic: &str, args: &[Expr]) -> String {
+    let args: Vec<String> = args.iter().map(|arg| argument(names, arg)).collect();
+    format!("{intrinsic}({})", args.join(", "))
+}
+
+/// An argument, without parentheses around it.
+fn argument(names: &Names, value: &Expr) -> String {
+    match value {
+        Expr::Const(_, value) => literal(*value).0.trim_matches(['(', ')']).to_owned(),
+        _ => print(names, value).0,
+    }
+}
+
+/// A pointer as an intrinsic wants it.
+fn address(names: &Names, address: &Address) -> String {
+    let method = if address.writes { "as_mut_ptr" } else { "as_ptr" };
+    let offset = match position(names, &address.index).as_str() {
+        "0" => String::new(),
+        position => format!(".add({position})"),
+    };
+    let same =
+        address.pointee == c_type(names.scope.extent(address.buffer).0) && !names.packed.contains(&address.buffer);
+    let cast = if same { "" } else { ".cast()" };
+    format!("{}.{method}(){offset}{cast}", names.buffer(address.buffer))
 }
 
 fn is_number(expr: &Expr, wanted: i64) -> bool {
@@ -252,7 +283,8 @@ fn visible(names: &Names, expr: &Expr) -> Interval {
             let (a, b) = pair(then, otherwise);
             a.hull(b)
         }
-        Expr::Reg(_) | Expr::Mul(..) | Expr::Div(..) => type_of(&names.scope, expr).interval(),
+        Expr::Reg(_) | Expr::Mul(..) | Expr::Div(..) | Expr::Call { .. } => type_of(&names.scope, expr).interval(),
+        Expr::Address(_) => unreachable!("an address is no value"),
     }
 }
 
@@ -262,10 +294,7 @@ fn extremum(names: &Names, expr: &Expr) -> String {
         Expr::Const(ty, value) => format!("{}_{}", at_least(literal(*value), Strength::Primary), value_type(*ty)),
         _ => at_least(print(names, value), Strength::Primary),
     };
-    let argument = |value: &Expr| match value {
-        Expr::Const(_, value) => literal(*value).0.trim_matches(['(', ')']).to_owned(),
-        _ => print(names, value).0,
-    };
+    let argument = |value: &Expr| argument(names, value);
     match expr {
         Expr::Min(a, b) => match (&**a, &**b) {
             (Expr::Max(value, lo), Expr::Const(_, hi)) if matches!(**lo, Expr::Const(_, lo) if lo <= *hi) => {

@@ -257,36 +257,15 @@ fn borrowing_model() -> Vec<TokenStream> {
     vec![structure, constructors]
 }
 
-/// A call, after the statements that take its operands out of the arena. At most one operand is written: the arena is
-/// split around it, and the others are in one of the two parts beside it.
+/// A call, after the statements that take its operands out of the arena. The arena is split around the operands that
+/// are written, and the others are in one of the parts beside them.
 fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStream {
     let function = &program.functions[call.function];
     if let Some(kernel) = variants.kernels.name(call.function) {
         return print_kernel_call(program, call, kernel);
     }
     let name = ident(variants.name(program, call));
-    let spans = || {
-        call.args.iter().zip(&function.params).filter_map(|(arg, param)| match *arg {
-            Arg::Arena(offset) => Some((offset, offset + param.signature.len * param.signature.elem.bytes(), param)),
-            Arg::Input(_) | Arg::Output(_) | Arg::Blob(_) => None,
-        })
-    };
-    let written = spans().find(|(_, _, param)| param.access != Access::Read);
-    let reads =
-        |wanted: &dyn Fn(usize) -> bool| spans().any(|(start, _, param)| param.access == Access::Read && wanted(start));
-    let split = written.map(|(start, end, param)| {
-        let rest = if start == 0 { quote!(arena) } else { quote!(rest) };
-        let before = if reads(&|at| at < start) { quote!(before) } else { quote!(_) };
-        let after = if reads(&|at| at >= end) { quote!(after) } else { quote!(_) };
-        let (offset, bytes) = (Literal::usize_unsuffixed(start), Literal::usize_unsuffixed(end - start));
-        let first = (start > 0).then(|| quote!(let (#before, rest) = arena.split_at_mut_checked(#offset)?;));
-        let name = ident(&param.signature.name);
-        let second = match param.signature.elem.bytes() {
-            1 => quote!(let (#name, #after) = #rest.split_first_chunk_mut()?;),
-            _ => quote!(let (#name, #after) = #rest.split_at_mut_checked(#bytes)?;),
-        };
-        quote!(#first #second)
-    });
+    let (split, parts) = split_arena(program, call);
     let args = call.args.iter().zip(&function.params).map(|(arg, param)| {
         let wide = param.signature.elem.bytes() > 1;
         match *arg {
@@ -302,12 +281,8 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
             }
             Arg::Arena(offset) => {
                 let span = if wide { quote!(wide_span) } else { quote!(span) };
-                let (part, start) = match written {
-                    None => (quote!(arena), 0),
-                    Some((start, _, _)) if offset < start => (quote!(before), 0),
-                    Some((_, end, _)) => (quote!(after), end),
-                };
-                let offset = Literal::usize_unsuffixed(offset - start);
+                let (start, part) = parts.iter().rfind(|(start, _)| *start <= offset).expect("some part has it");
+                let (part, offset) = (ident(part), Literal::usize_unsuffixed(offset - start));
                 quote!(#span(#part, #offset)?)
             }
         }
@@ -324,7 +299,61 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
             }
         }
     }
-    quote!(#split #lets layers::#name(#(#args),*);)
+    let call = quote!(layers::#name(#(#args),*));
+    match function.vectors {
+        None => quote!(#split #lets #call;),
+        Some(_) => {
+            let safety = comment("SAFETY: the processor has the instructions.");
+            quote!(#split #lets #safety unsafe { #call };)
+        }
+    }
+}
+
+/// Statements that split the arena around the operands of a call that are written there, and the parts beside them:
+/// where each begins and its name.
+fn split_arena(program: &Program, call: &Call) -> (TokenStream, Vec<(usize, &'static str)>) {
+    let function = &program.functions[call.function];
+    let spans: Vec<_> = call
+        .args
+        .iter()
+        .zip(&function.params)
+        .filter_map(|(arg, param)| match *arg {
+            Arg::Arena(offset) => Some((offset, offset + param.signature.len * param.signature.elem.bytes(), param)),
+            Arg::Input(_) | Arg::Output(_) | Arg::Blob(_) => None,
+        })
+        .collect();
+    let reads = |from: usize, to: usize| {
+        spans.iter().any(|(start, _, param)| param.access == Access::Read && (from..to).contains(start))
+    };
+    let mut written: Vec<_> = spans.iter().filter(|(_, _, param)| param.access != Access::Read).collect();
+    written.sort_by_key(|(start, _, _)| *start);
+    let mut statements = quote!();
+    let mut parts = vec![];
+    let (mut at, mut rest) = (0, "arena");
+    for (index, (start, end, param)) in written.iter().enumerate() {
+        if *start > at {
+            let part = if index == 0 { "before" } else { "between" };
+            let name = if reads(at, *start) { ident(part) } else { ident("_") };
+            let (whole, offset) = (ident(rest), Literal::usize_unsuffixed(start - at));
+            statements.extend(quote!(let (#name, rest) = #whole.split_at_mut_checked(#offset)?;));
+            parts.push((at, part));
+            rest = "rest";
+        }
+        let after = match written.get(index + 1) {
+            Some(_) => "rest",
+            None if reads(*end, usize::MAX) => "after",
+            None => "_",
+        };
+        let (name, after, whole) = (ident(&param.signature.name), ident(after), ident(rest));
+        let bytes = Literal::usize_unsuffixed(end - start);
+        statements.extend(match param.signature.elem.bytes() {
+            1 => quote!(let (#name, #after) = #whole.split_first_chunk_mut()?;),
+            _ => quote!(let (#name, #after) = #whole.split_at_mut_checked(#bytes)?;),
+        });
+        (at, rest) = (*end, "rest");
+    }
+    parts.push(if written.is_empty() { (0, "arena") } else { (at, "after") });
+    (statements, parts)
 }
 
 /// A call of a function of assembly, which takes addresses.
@@ -492,6 +521,20 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         )
     });
     let helpers = helpers(program, &used);
+    let units = used.iter().filter_map(|(index, _)| program.functions[*index].vectors).map(|unit| unit.rust_module);
+    let modules: BTreeSet<&str> = units.collect();
+    let intrinsics = modules.iter().map(|module| {
+        let module = ident(module);
+        quote!(
+            use core::arch::#module::*;
+        )
+    });
+    let allowed = (!modules.is_empty()).then(|| {
+        quote!(
+            #[allow(clippy::wildcard_imports)]
+            #[allow(unsafe_op_in_unsafe_fn)]
+        )
+    });
     let kernels = variants.kernels.kernels.iter().map(|(name, function)| kernel(name, function));
     quote! {
         #[doc = " One function for each layer. Indices follow the layout in memory, and casts have been proven to lose nothing."]
@@ -503,7 +546,9 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         #[allow(clippy::cast_sign_loss)]
         #[allow(clippy::too_many_lines)]
         #[allow(clippy::trivially_copy_pass_by_ref)]
+        #allowed
         mod layers {
+            #(#intrinsics)*
             #weights
             #(#kernels)*
             #(#functions)*
@@ -532,9 +577,25 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
         constants.push(quote!(let #local = &weights::#constant;));
     }
     let body = stmt::block(&mut names, function.stmts(), 2);
+    let Some(unit) = function.vectors else {
+        return quote! {
+            #(#[doc = #doc])*
+            pub(super) fn #name(#(#parameters),*) {
+                #(#constants)*
+                #body
+            }
+        };
+    };
+    let features = unit.rust_features;
+    let feature = (!features.is_empty()).then(|| quote!(#[target_feature(enable = #features)]));
     quote! {
         #(#[doc = #doc])*
-        pub(super) fn #name(#(#parameters),*) {
+        #[doc = ""]
+        #[doc = " # Safety"]
+        #[doc = ""]
+        #[doc = " The processor has the instructions. Every access has been proven to be inside of its buffer."]
+        #feature
+        pub(super) unsafe fn #name(#(#parameters),*) {
             #(#constants)*
             #body
         }

@@ -14,7 +14,7 @@ mod stmt;
 
 use super::common::{number_lines, plain_text, wrapped};
 use super::{Bundle, Interface};
-use crate::program::{CheckedProgram, Program};
+use crate::program::{CheckedProgram, Function, Program};
 
 pub use bindings::bindings;
 pub use expr::elem_type;
@@ -55,9 +55,11 @@ fn source(program: &Program, interface: &Interface) -> String {
     head.push(String::new());
     head.extend(comment_lines(&interface.facts));
     head.push(String::new());
-    let unsafety = match program.functions.iter().any(|function| function.assembly().is_some()) {
-        true => "unsafe code for assembly only",
-        false => "no unsafe code",
+    let has = |is: &dyn Fn(&Function) -> bool| program.functions.iter().any(is);
+    let unsafety = match (has(&|f| f.assembly().is_some()), has(&|f| f.vectors.is_some())) {
+        (true, _) => "unsafe code for assembly only",
+        (false, true) => "unsafe code for vector instructions only",
+        (false, false) => "no unsafe code",
     };
     head.push(format!("Integers only, {unsafety}, no allocation, no panic, no dependency; Rust 1.88, edition 2021."));
     head.push("Declare it as a module, or include it from the output folder of a build script:".to_owned());

@@ -3,9 +3,9 @@
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote;
 
-use super::super::common::{any_expr, parts, plain_text, type_of, uses_var};
+use super::super::common::{any_expr, plain_text, type_of, uses_var};
 use super::expr::{Names, Strength, at_least, elem_type, element, halves, position, print, value_type};
-use crate::program::{Affine, Buffer, Elem, Expr, Index, Reg, Stmt, Type, Var};
+use crate::program::{Address, Affine, Buffer, Elem, Expr, Index, Interval, Reg, Stmt, Type, Var};
 
 /// An expression that is longer is taken apart: rustfmt breaks calls and chains above this width.
 const WIDTH: usize = 58;
@@ -71,7 +71,20 @@ impl Printer<'_, '_> {
                 quote!(#lets #name += #value;)
             }
             Stmt::Store { buffer, index, value } => self.store(*buffer, index, value),
+            Stmt::Call { intrinsic, args } => self.call(intrinsic, args),
         }
+    }
+
+    fn call(&mut self, intrinsic: &str, args: &[Expr]) -> TokenStream {
+        let call = Expr::Call {
+            intrinsic: intrinsic.to_owned(),
+            args: args.to_vec(),
+            ty: Type::I32,
+            values: Interval::point(0),
+        };
+        let (lets, value) = self.fitted(&call, 1);
+        let text = tokens(&self.print(&value).0);
+        quote!(#lets #text;)
     }
 
     fn print(&self, value: &Expr) -> (String, Strength) {
@@ -228,10 +241,10 @@ impl Printer<'_, '_> {
 
     /// The longest part of an expression that fits a line and is worth a name.
     fn longest_part(&self, expr: &Expr, room: usize, longest: &mut Option<(usize, Expr)>) {
-        for part in parts(inside_clamp(expr)) {
+        for part in inside_clamp(expr).operands() {
             let width = self.print(part).0.len();
             let fits = width <= room && width > 16 && longest.as_ref().is_none_or(|(best, _)| width > *best);
-            if fits && !matches!(part, Expr::Const(..) | Expr::Reg(_)) {
+            if fits && !matches!(part, Expr::Const(..) | Expr::Reg(_) | Expr::Address(_)) {
                 *longest = Some((width, part.clone()));
             }
             self.longest_part(part, room, longest);
@@ -261,33 +274,43 @@ fn part_name(part: &Expr) -> &'static str {
         Expr::Div(..) => "quotient",
         Expr::Min(..) | Expr::Max(..) => "limited",
         Expr::Cast(Type::I64 | Type::U64, _) => "wide",
-        Expr::Cast(Type::I32 | Type::U32, _) => "narrow",
+        Expr::Cast(Type::I32 | Type::U32 | Type::Vector(_), _) => "narrow",
         Expr::Select { .. } => "chosen",
+        Expr::Call { .. } => "part",
+        Expr::Address(_) => "address",
     }
 }
 
 /// The first index in an expression that is worth a name.
 fn long_index(names: &Names, expr: &Expr) -> Option<Affine> {
     match expr {
-        Expr::Load(_, Index::Affine(index)) if position(names, index).len() > 8 => Some(index.clone()),
-        _ => parts(expr).into_iter().find_map(|part| long_index(names, part)),
+        Expr::Load(_, Index::Affine(index)) | Expr::Address(Address { index, .. })
+            if position(names, index).len() > 8 =>
+        {
+            Some(index.clone())
+        }
+        _ => expr.operands().into_iter().find_map(|part| long_index(names, part)),
     }
 }
 
 /// `expr` with an index replaced.
 fn with_index(expr: &Expr, index: &Affine, by: &Affine) -> Expr {
-    let loads = |at: &Affine| any_load(expr, index).map(|buffer| Expr::Load(buffer, Index::Affine(at.clone())));
-    match (loads(index), loads(by)) {
-        (Some(old), Some(new)) => replaced(expr, &old, &new),
-        _ => expr.clone(),
-    }
+    let Some(old) = any_access(expr, index) else { return expr.clone() };
+    let new = match &old {
+        Expr::Load(buffer, _) => Expr::Load(*buffer, Index::Affine(by.clone())),
+        Expr::Address(address) => Expr::Address(Address { index: by.clone(), ..address.clone() }),
+        other => other.clone(),
+    };
+    replaced(expr, &old, &new)
 }
 
-/// The buffer of a load at an index.
-fn any_load(expr: &Expr, index: &Affine) -> Option<Buffer> {
+/// A load or an address at an index.
+fn any_access(expr: &Expr, index: &Affine) -> Option<Expr> {
     match expr {
-        Expr::Load(buffer, Index::Affine(at)) if at == index => Some(*buffer),
-        _ => parts(expr).into_iter().find_map(|part| any_load(part, index)),
+        Expr::Load(_, Index::Affine(at)) | Expr::Address(Address { index: at, .. }) if at == index => {
+            Some(expr.clone())
+        }
+        _ => expr.operands().into_iter().find_map(|part| any_access(part, index)),
     }
 }
 
@@ -298,7 +321,15 @@ fn replaced(expr: &Expr, part: &Expr, by: &Expr) -> Expr {
     }
     let inner = |expr: &Expr| Box::new(replaced(expr, part, by));
     match expr {
-        Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) => expr.clone(),
+        Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Load(_, Index::Affine(_)) | Expr::Address(_) => {
+            expr.clone()
+        }
+        Expr::Call { intrinsic, args, ty, values } => Expr::Call {
+            intrinsic: intrinsic.clone(),
+            args: args.iter().map(|arg| replaced(arg, part, by)).collect(),
+            ty: *ty,
+            values: *values,
+        },
         Expr::Load(buffer, Index::Value(a)) => Expr::Load(*buffer, Index::Value(inner(a))),
         Expr::Add(a, b) => Expr::Add(inner(a), inner(b)),
         Expr::Sub(a, b) => Expr::Sub(inner(a), inner(b)),

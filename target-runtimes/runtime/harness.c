@@ -1,6 +1,7 @@
 /* Reads samples from inputs.bin, runs the model, writes its outputs to outputs.bin. Checks on the way that the model
  * changes neither its inputs nor anything beside its buffers, and that garbage in the arena does not matter.
- * model.h, which is written for each model, defines INPUTS(X), OUTPUTS(X), ARENA_BYTES and RUN(arena). */
+ * model.h, which is written for each model, defines INPUTS(X), OUTPUTS(X), ARENA_BYTES and RUN(arena); if it also names
+ * a header as METER_HEADER, METER(call) of that header runs the model and measures it. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,6 +12,12 @@ size_t host_read(int file, void *buffer, size_t bytes);
 void host_write(int file, const void *buffer, size_t bytes);
 void host_close(int file);
 void host_exit(int status);
+
+#ifdef METER_HEADER
+#include METER_HEADER
+#else
+#define METER(call) call
+#endif
 
 enum { GUARD_BYTES = 16, GARBAGE = 0xa5 };
 
@@ -75,7 +82,7 @@ int main(void) {
   while (read_sample(in)) {
     const uint32_t before = sum_of_inputs();
     fill(arena.data, sizeof arena.data);
-    RUN(arena.data);
+    METER(RUN(arena.data));
     if (sum_of_inputs() != before) {
       return 5;
     }

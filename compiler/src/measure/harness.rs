@@ -1,11 +1,29 @@
 //! The program around an emitted model: reads samples from a file, runs the model, writes its outputs to a file.
 
-use ptqc::print::ArenaMode;
-use ptqc::print::c::c_type;
-use ptqc::program::{Elem, Program, Signature};
+use ptqc_target_runtimes::{METER_STACK, METER_TIME};
 
-/// The part of the program that is the same for all models.
-pub const HARNESS: &str = include_str!("harness.c");
+use crate::print::ArenaMode;
+use crate::print::c::c_type;
+use crate::program::{Elem, Function, Program, Signature};
+
+/// What the program measures beside running the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meter {
+    /// The depth of the stack: `stack.bin`, a number of 32 bits.
+    Stack,
+    /// Time: `times.bin`, nanoseconds of several inferences as numbers of type `double`.
+    Time,
+}
+
+impl Meter {
+    /// Name and text of the header that measures.
+    pub fn header(self) -> (&'static str, &'static str) {
+        match self {
+            Meter::Stack => ("meter_stack.h", METER_STACK),
+            Meter::Time => ("meter_time.h", METER_TIME),
+        }
+    }
+}
 
 /// What the harness has to know of a model.
 #[derive(Debug, Clone)]
@@ -18,12 +36,26 @@ pub struct Harness {
     pub outputs: Vec<Signature>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Size of the working memory.
+    pub arena_bytes: usize,
+    /// What is measured beside the outputs.
+    pub meter: Option<Meter>,
+    /// Whether it has functions that safe Rust cannot call: assembly, vector instructions.
+    pub needs_unsafe: bool,
 }
 
 impl Harness {
     /// For a program as it was printed.
     pub fn new(program: &Program, arena: ArenaMode) -> Harness {
-        Harness { name: program.name.clone(), inputs: program.inputs.clone(), outputs: program.outputs.clone(), arena }
+        Harness {
+            name: program.name.clone(),
+            inputs: program.inputs.clone(),
+            outputs: program.outputs.clone(),
+            arena,
+            arena_bytes: program.arena_bytes,
+            meter: None,
+            needs_unsafe: program.functions.iter().any(Function::needs_unsafe),
+        }
     }
 
     /// Names of the emitted sources.
@@ -31,7 +63,7 @@ impl Harness {
         vec![format!("{}.c", self.name), format!("{}_weights.c", self.name)]
     }
 
-    /// `model.h` for [`HARNESS`].
+    /// `model.h` for the part of the program that is the same for all models.
     pub fn model_header(&self) -> String {
         let name = &self.name;
         let list = |signatures: &[Signature]| -> String {
@@ -43,8 +75,10 @@ impl Harness {
             ArenaMode::Static => (None, "0".to_owned()),
         };
         let arguments: Vec<String> = arena.into_iter().chain(buffers).collect();
+        let meter = self.meter.map(|meter| format!("#define METER_HEADER \"{}\"\n", meter.header().0));
         format!(
-            "#include \"{name}.h\"\n#define INPUTS(X){}\n#define OUTPUTS(X){}\n#define ARENA_BYTES {bytes}\n#define RUN(arena) {name}_run({})\n",
+            "{}#include \"{name}.h\"\n#define INPUTS(X){}\n#define OUTPUTS(X){}\n#define ARENA_BYTES {bytes}\n#define RUN(arena) {name}_run({})\n",
+            meter.unwrap_or_default(),
             list(&self.inputs),
             list(&self.outputs),
             arguments.join(", ")

@@ -1,0 +1,90 @@
+//! Arguments that say what the code is like: target, language, names.
+
+use clap::{Args, ValueEnum};
+
+use super::source::{ModelArgs, RangesArgs};
+use crate::diag;
+use crate::plan::Goal;
+use crate::print::{ArenaMode, Language};
+use crate::recipe::{Recipe, find_target, symbol_prefix};
+
+/// What is emitted.
+#[derive(Debug, Args)]
+pub struct CodeArgs {
+    /// What the code is for; `ptqc targets` lists them
+    #[arg(long, short, default_value = "generic")]
+    target: String,
+    /// What the code is written in
+    #[arg(long, value_enum, default_value = "c")]
+    lang: Lang,
+    /// What the code shall be best at
+    #[arg(long, value_enum, default_value = "balanced")]
+    optimize: Optimize,
+    /// Prefix of all symbols and files [default: from the model's file name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Who owns the working memory
+    #[arg(long, value_enum, default_value = "static")]
+    arena: Arena,
+    /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
+    #[arg(long)]
+    float_helpers: bool,
+}
+
+/// What the code is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lang {
+    /// C99
+    C,
+    /// Rust 2021, no_std
+    Rust,
+}
+
+/// What the code shall be best at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Optimize {
+    /// Few instructions, as long as code and memory do not pay much for it
+    Balanced,
+    /// Fewest instructions
+    Speed,
+    /// Fewest bytes of code and constants
+    Size,
+    /// Fewest bytes of working memory
+    Ram,
+}
+
+/// Who owns the working memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Arena {
+    /// A static buffer in the emitted code
+    Static,
+    /// The caller passes a buffer; the code is re-entrant
+    Caller,
+}
+
+impl CodeArgs {
+    /// The arguments as a recipe.
+    pub fn recipe(&self, model: &ModelArgs, ranges: &RangesArgs) -> diag::Result<Recipe<'static>> {
+        Ok(Recipe {
+            dims: model.dims(),
+            target: find_target(&self.target)?,
+            ranges: ranges.origin()?,
+            language: match self.lang {
+                Lang::C => Language::C,
+                Lang::Rust => Language::Rust,
+            },
+            goal: match self.optimize {
+                Optimize::Balanced => Goal::Balanced,
+                Optimize::Speed => Goal::Speed,
+                Optimize::Size => Goal::Size,
+                Optimize::Ram => Goal::Ram,
+            },
+            arena: match self.arena {
+                Arena::Static => ArenaMode::Static,
+                Arena::Caller => ArenaMode::Caller,
+            },
+            name: symbol_prefix(self.name.as_deref(), &model.model)?,
+            float_helpers: self.float_helpers,
+        })
+    }
+}
