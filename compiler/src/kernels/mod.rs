@@ -1,7 +1,7 @@
 //! How layers are computed: builders of loops, one for each kind of work and each way of doing it.
 //!
 //! A builder is written once for all output languages. Which builder a layer gets is decided by the table
-//! [`KERNELS`]: of those that accept the layer and whose features the target has, the cheapest.
+//! [`FAMILIES`]: of those that accept the layer and whose features the target has, the cheapest.
 
 mod arg_max;
 mod common;
@@ -11,6 +11,7 @@ mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod mve;
 mod neon;
 mod pad;
 mod pool;
@@ -23,7 +24,6 @@ use std::fmt;
 
 use ptqc_target_runtimes::{Feature, Target};
 
-use self::neon::Unit;
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
 use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
@@ -56,23 +56,12 @@ pub struct Kernel {
     pub build: fn(&mut LayerBuilder),
 }
 
-/// A row for a kernel of [`x86`] at one level of its vector instructions.
-macro_rules! x86_kernel {
-    ($name:literal, $isa:ident, $feature:ident, $accepts:expr, $module:ident, $instructions:ident, $scratch:ident, $build:ident) => {
-        Kernel {
-            name: $name,
-            accepts: $accepts,
-            needs: &[Feature::$feature],
-            instructions: |layer, plan| x86::$module::$instructions(layer, plan, &x86::isa::$isa),
-            scratch: |layer, plan| x86::$module::$scratch(layer, plan, &x86::isa::$isa),
-            build: |b| x86::$module::$build(b, &x86::isa::$isa),
-            ..PORTABLE
-        }
-    };
-}
+/// All kernels, by what they are written in. A faster variant is a row in the table of its family.
+const FAMILIES: &[&[Kernel]] =
+    &[LOOPS, thumb::KERNELS, scalar::KERNELS, dsp::KERNELS, mve::KERNELS, neon::KERNELS, x86::KERNELS];
 
-/// All kernels. A faster variant is one line here.
-pub const KERNELS: &[Kernel] = &[
+/// The kernels of all targets.
+const LOOPS: &[Kernel] = &[
     Kernel {
         name: "conv",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
@@ -104,279 +93,6 @@ pub const KERNELS: &[Kernel] = &[
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
-    Kernel {
-        name: "dsp.conv",
-        accepts: dsp::conv::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::conv::instructions,
-        scratch: dsp::conv::scratch,
-        lead: dsp::conv::lead,
-        assembly: true,
-        build: dsp::conv::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "dsp.pointwise",
-        accepts: dsp::pointwise::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::pointwise::instructions,
-        scratch: dsp::pointwise::scratch,
-        lead: dsp::pointwise::lead,
-        assembly: true,
-        build: dsp::pointwise::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "thumb.table",
-        accepts: thumb::table::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: thumb::table::instructions,
-        assembly: true,
-        build: thumb::table::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_PAIRS.instructions(layer, plan),
-        scratch: |layer, plan| scalar::ARMV7M_PAIRS.scratch(layer, plan),
-        lead: |layer, plan| scalar::ARMV7M_PAIRS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV7M_PAIRS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.row_product",
-        accepts: scalar::ProductKernel::accepts_dense,
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_ROWS.instructions(layer, plan),
-        lead: |layer, plan| scalar::ARMV7M_ROWS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV7M_ROWS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.depthwise",
-        accepts: |layer, plan| scalar::ARMV7M_DEPTHWISE.accepts(layer, plan),
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_DEPTHWISE.instructions(layer, plan),
-        scratch: scalar::DepthwiseKernel::scratch,
-        assembly: true,
-        build: |b| scalar::ARMV7M_DEPTHWISE.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv6m.product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::Thumb1],
-        instructions: |layer, plan| scalar::ARMV6M_QUADS.instructions(layer, plan),
-        scratch: |layer, plan| scalar::ARMV6M_QUADS.scratch(layer, plan),
-        lead: |layer, plan| scalar::ARMV6M_QUADS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV6M_QUADS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv6m.row_product",
-        accepts: scalar::ProductKernel::accepts_dense,
-        needs: &[Feature::Thumb1],
-        instructions: |layer, plan| scalar::ARMV6M_ROWS.instructions(layer, plan),
-        lead: |layer, plan| scalar::ARMV6M_ROWS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV6M_ROWS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv6m.depthwise",
-        accepts: |layer, plan| scalar::ARMV6M_DEPTHWISE.accepts(layer, plan),
-        needs: &[Feature::Thumb1],
-        instructions: |layer, plan| scalar::ARMV6M_DEPTHWISE.instructions(layer, plan),
-        scratch: scalar::DepthwiseKernel::scratch,
-        assembly: true,
-        build: |b| scalar::ARMV6M_DEPTHWISE.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "riscv.product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::RiscV],
-        instructions: |layer, plan| scalar::RISCV_QUADS.instructions(layer, plan),
-        scratch: |layer, plan| scalar::RISCV_QUADS.scratch(layer, plan),
-        lead: |layer, plan| scalar::RISCV_QUADS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::RISCV_QUADS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "riscv.row_product",
-        accepts: scalar::ProductKernel::accepts_dense,
-        needs: &[Feature::RiscV],
-        instructions: |layer, plan| scalar::RISCV_ROWS.instructions(layer, plan),
-        lead: |layer, plan| scalar::RISCV_ROWS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::RISCV_ROWS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "riscv.depthwise",
-        accepts: |layer, plan| scalar::RISCV_DEPTHWISE.accepts(layer, plan),
-        needs: &[Feature::RiscV],
-        instructions: |layer, plan| scalar::RISCV_DEPTHWISE.instructions(layer, plan),
-        scratch: scalar::DepthwiseKernel::scratch,
-        assembly: true,
-        build: |b| scalar::RISCV_DEPTHWISE.build(b),
-        ..PORTABLE
-    },
-    x86_kernel!("x86.conv.avx512vnni", AVX512, Avx512Vnni, x86::conv::accepts, conv, instructions, scratch, build),
-    x86_kernel!(
-        "x86.depthwise.avx512vnni",
-        AVX512,
-        Avx512Vnni,
-        x86::depthwise::accepts,
-        depthwise,
-        instructions,
-        scratch,
-        build
-    ),
-    x86_kernel!(
-        "x86.add.avx512vnni",
-        AVX512,
-        Avx512Vnni,
-        x86::elementwise::accepts_add,
-        elementwise,
-        instructions_add,
-        scratch_add,
-        build_add
-    ),
-    x86_kernel!(
-        "x86.mean.avx512vnni",
-        AVX512,
-        Avx512Vnni,
-        |layer, plan| x86::mean::accepts(layer, plan, &x86::isa::AVX512),
-        mean,
-        instructions,
-        scratch,
-        build
-    ),
-    x86_kernel!("x86.conv.avx2", AVX2, Avx2, x86::conv::accepts, conv, instructions, scratch, build),
-    x86_kernel!("x86.depthwise.avx2", AVX2, Avx2, x86::depthwise::accepts, depthwise, instructions, scratch, build),
-    x86_kernel!(
-        "x86.add.avx2",
-        AVX2,
-        Avx2,
-        x86::elementwise::accepts_add,
-        elementwise,
-        instructions_add,
-        scratch_add,
-        build_add
-    ),
-    x86_kernel!(
-        "x86.mean.avx2",
-        AVX2,
-        Avx2,
-        |layer, plan| x86::mean::accepts(layer, plan, &x86::isa::AVX2),
-        mean,
-        instructions,
-        scratch,
-        build
-    ),
-    x86_kernel!("x86.conv.sse41", SSE41, Sse41, x86::conv::accepts, conv, instructions, scratch, build),
-    x86_kernel!("x86.depthwise.sse41", SSE41, Sse41, x86::depthwise::accepts, depthwise, instructions, scratch, build),
-    x86_kernel!(
-        "x86.add.sse41",
-        SSE41,
-        Sse41,
-        x86::elementwise::accepts_add,
-        elementwise,
-        instructions_add,
-        scratch_add,
-        build_add
-    ),
-    x86_kernel!(
-        "x86.mean.sse41",
-        SSE41,
-        Sse41,
-        |layer, plan| x86::mean::accepts(layer, plan, &x86::isa::SSE41),
-        mean,
-        instructions,
-        scratch,
-        build
-    ),
-        name: "neon.dense",
-        needs: &[Feature::Neon],
-        instructions: |layer, plan| neon::dense::instructions(Unit::Armv7, layer, plan),
-        build: |b| neon::dense::build(b, Unit::Armv7),
-        ..NEON_DENSE
-    },
-    Kernel {
-        name: "aarch64.dense",
-        needs: &[Feature::AArch64],
-        instructions: |layer, plan| neon::dense::instructions(Unit::AArch64, layer, plan),
-        build: |b| neon::dense::build(b, Unit::AArch64),
-        ..NEON_DENSE
-    },
-    Kernel {
-        name: "dotprod.dense",
-        needs: &[Feature::DotProduct],
-        instructions: |layer, plan| neon::dense::instructions(Unit::DotProduct, layer, plan),
-        build: |b| neon::dense::build(b, Unit::DotProduct),
-        ..NEON_DENSE
-    },
-    Kernel {
-        name: "neon.depthwise",
-        needs: &[Feature::Neon],
-        instructions: |layer, plan| neon::depthwise::instructions(Unit::Armv7, layer, plan),
-        build: |b| neon::depthwise::build(b, Unit::Armv7),
-        ..NEON_DEPTHWISE
-    },
-    Kernel {
-        name: "aarch64.depthwise",
-        needs: &[Feature::AArch64],
-        instructions: |layer, plan| neon::depthwise::instructions(Unit::AArch64, layer, plan),
-        build: |b| neon::depthwise::build(b, Unit::AArch64),
-        ..NEON_DEPTHWISE
-    },
-    Kernel {
-        name: "aarch64.table",
-        accepts: neon::elementwise::accepts_table,
-        needs: &[Feature::AArch64],
-        instructions: neon::elementwise::instructions,
-        build: neon::elementwise::build_table,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.add",
-        accepts: neon::elementwise::accepts_add,
-        needs: &[Feature::Neon],
-        instructions: neon::elementwise::instructions,
-        build: |b| neon::elementwise::build_add(b, Unit::Armv7),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.max_pool",
-        accepts: neon::pool::accepts_max,
-        needs: &[Feature::Neon],
-        instructions: neon::pool::instructions,
-        build: |b| neon::pool::build_max(b, Unit::Armv7),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.average_pool",
-        accepts: neon::pool::accepts_average,
-        needs: &[Feature::Neon],
-        instructions: neon::pool::instructions,
-        build: |b| neon::pool::build_average(b, Unit::Armv7),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.mean",
-        accepts: neon::pool::accepts_mean,
-        needs: &[Feature::Neon],
-        instructions: neon::pool::instructions,
-        build: |b| neon::pool::build_mean(b, Unit::Armv7),
-        ..PORTABLE
-    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -392,14 +108,6 @@ const PORTABLE: Kernel = Kernel {
     assembly: false,
     build: |_| {},
 };
-
-/// What the kernels for sums over input channels have in common.
-const NEON_DENSE: Kernel =
-    Kernel { accepts: neon::dense::accepts, scratch: neon::dense::scratch, adds: true, ..PORTABLE };
-
-/// What the kernels for depthwise convolutions have in common.
-const NEON_DEPTHWISE: Kernel =
-    Kernel { accepts: neon::depthwise::accepts, scratch: neon::depthwise::scratch, ..PORTABLE };
 
 /// The kernel of a layer for which none has been chosen yet.
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };
@@ -419,6 +127,11 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
     8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 
+/// All kernels.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    FAMILIES.iter().copied().flatten()
+}
+
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
     let usable = |kernel: &&Kernel| {
@@ -427,7 +140,7 @@ pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option
             && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
     };
-    KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+    all().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
 }
 
 impl fmt::Debug for Kernel {

@@ -5,5 +5,35 @@ pub mod conv;
 pub mod pointwise;
 mod products;
 
+use ptqc_target_runtimes::Feature;
+
+use crate::kernels::{Kernel, PORTABLE};
+
 /// Condition of the C preprocessor under which they assemble.
 const DSP: &str = "defined(__ARM_FEATURE_DSP)";
+
+/// The kernels of this family.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "dsp.conv",
+        accepts: conv::accepts,
+        needs: &[Feature::Dsp],
+        instructions: conv::instructions,
+        scratch: conv::scratch,
+        lead: conv::lead,
+        assembly: true,
+        build: conv::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.pointwise",
+        accepts: pointwise::accepts,
+        needs: &[Feature::Dsp],
+        instructions: pointwise::instructions,
+        scratch: pointwise::scratch,
+        lead: pointwise::lead,
+        assembly: true,
+        build: pointwise::build,
+        ..PORTABLE
+    },
+];

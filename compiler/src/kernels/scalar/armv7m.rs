@@ -1,8 +1,8 @@
 //! Convolutions and linear layers in Thumb-2 without the DSP extension (Cortex-M3): MLA on single bytes.
 
 use super::shape::window::{
-    self, DILATION, FILL, FIRST_COLUMN, FIRST_LINE, HEIGHT, KERNEL_ROWS, NEXT_ROW, OUTPUT_COLUMNS, PLANE_STRIDE, PLANES, ROOM, RUN,
-    START, STEP, STEP_X, STEP_Y, STRIDE_X, STRIDE_Y,
+    self, DILATION, FILL, FIRST_COLUMN, FIRST_LINE, HEIGHT, KERNEL_ROWS, NEXT_ROW, OUTPUT_COLUMNS, PLANE_STRIDE,
+    PLANES, ROOM, RUN, START, STEP, STEP_X, STEP_Y, STRIDE_X, STRIDE_Y,
 };
 use super::shape::{Patches, Product};
 use crate::ir::Clamp;

@@ -251,8 +251,10 @@ fn sliding_line(a: &mut Assembly, layer: &Depthwise, sums: &[&str]) {
     let weights = &["r8", "r9", "r10"][..taps];
     weights.iter().for_each(|weight| a.op(format!("ldrsb {weight}, [r2], #1")));
     for column in 0..(sums.len() - 1) * stride + taps {
-        let uses: Vec<(usize, usize)> =
-            (0..sums.len()).filter_map(|i| Some((i, column.checked_sub(i * stride)?))).filter(|use_| use_.1 < taps).collect();
+        let uses: Vec<(usize, usize)> = (0..sums.len())
+            .filter_map(|i| Some((i, column.checked_sub(i * stride)?)))
+            .filter(|use_| use_.1 < taps)
+            .collect();
         if uses.is_empty() {
             continue;
         }
