@@ -671,6 +671,9 @@ on! {
     armv7a: "armv7a",
     aarch64: "aarch64",
     x86_64: "x86-64",
+    x86_64_v2: "x86-64-v2",
+    x86_64_v3: "x86-64-v3",
+    x86_64_vnni: "x86-64-vnni",
 }
 
 #[test]
