@@ -101,6 +101,7 @@ pub const KERNELS: &[Kernel] = &[
         instructions: mve::conv::instructions,
         scratch: mve::conv::scratch,
         lead: mve::conv::lead,
+        adds: true,
         assembly: true,
         build: mve::conv::build,
         ..PORTABLE
@@ -126,12 +127,48 @@ pub const KERNELS: &[Kernel] = &[
         ..PORTABLE
     },
     Kernel {
+        name: "mve.pool",
+        accepts: mve::pool::accepts,
+        needs: &[Feature::Mve],
+        instructions: mve::pool::instructions,
+        assembly: true,
+        build: mve::pool::build,
+        ..PORTABLE
+    },
+    Kernel {
         name: "mve.add",
         accepts: mve::elementwise::accepts_add,
         needs: &[Feature::Mve],
         instructions: mve::elementwise::add_instructions,
         assembly: true,
         build: mve::elementwise::build_add,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.mul",
+        accepts: mve::elementwise::accepts_mul,
+        needs: &[Feature::Mve],
+        instructions: mve::elementwise::mul_instructions,
+        assembly: true,
+        build: mve::elementwise::build_mul,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.affine",
+        accepts: mve::elementwise::accepts_affine,
+        needs: &[Feature::Mve],
+        instructions: mve::elementwise::affine_instructions,
+        assembly: true,
+        build: mve::elementwise::build_affine,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "mve.move",
+        accepts: mve::moves::accepts,
+        needs: &[Feature::Mve],
+        instructions: mve::moves::instructions,
+        assembly: true,
+        build: mve::moves::build,
         ..PORTABLE
     },
     Kernel {

@@ -10,6 +10,8 @@ pub mod elementwise;
 mod frame;
 mod geometry;
 pub mod linear;
+pub mod moves;
+pub mod pool;
 mod products;
 
 use crate::ops::weighted::Weighted;
