@@ -475,11 +475,11 @@ impl Kernel {
         let (copied, filled) = g.loads();
         let vectors = g.line_bytes().div_ceil(VECTOR) as u64;
         f.ops(a, "ldr r11, {load}");
-        a.passes_in_all((copied + filled) as u64, |a| {
+        a.total((copied + filled) as u64, |a| {
             a.label(7);
             f.ops(a, "ldrd r0, r1, {row}\n ldr r2, {slot}\n ldr r4, {pad_bytes}\n ldr r10, {line}");
             f.ops(a, "add r4, r2\n add r3, r0, #1\n str r3, {row}\n cmp r0, r1\n bhs 9f");
-            a.passes_in_all(copied as u64, |a| {
+            a.total(copied as u64, |a| {
                 a.comment("A row of the input: from x to r4.");
                 f.ops(a, "ldr r6, {x}");
                 let line = |a: &mut Assembly, to: &str| {
@@ -505,7 +505,7 @@ impl Kernel {
                 f.ops(a, "ldr r6, {x}\n ldr r8, {advance}\n add r6, r8\n str r6, {x}\n b 12f");
             });
             a.label(9);
-            a.passes_in_all(filled as u64, |a| {
+            a.total(filled as u64, |a| {
                 a.comment("A row of padding.");
                 f.ops(a, "ldr r6, {fill}\n ldr r10, {pitch}\n vdup.32 q0, r6\n dlstp.8 lr, r10");
                 a.passes(g.pitch().div_ceil(VECTOR) as u64, |a| {

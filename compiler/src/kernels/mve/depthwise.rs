@@ -245,10 +245,10 @@ impl Kernel {
             a.op("vctp.16 r4");
         }
         f.ops(a, "ldr r11, {load}\n ldr r12, {x_step}");
-        a.passes_in_all((copied + filled) as u64, |a| {
+        a.total((copied + filled) as u64, |a| {
             a.label(7);
             f.ops(a, "ldrd r0, r1, {row}\n ldr r2, {to}\n ldr r8, {channels}\n add r3, r0, #1\n str r3, {row}\n cmp r0, r1\n bhs 9f");
-            a.passes_in_all(copied as u64, |a| {
+            a.total(copied as u64, |a| {
                 f.ops(a, "ldr r3, {x}");
                 a.passes(chunks, |a| {
                     a.label(6);
@@ -271,7 +271,7 @@ impl Kernel {
                 f.ops(a, "ldr r4, {x}\n ldr r6, {row_step}\n add r4, r6\n str r4, {x}\n b 12f");
             });
             a.label(9);
-            a.passes_in_all(filled as u64, |a| {
+            a.total(filled as u64, |a| {
                 a.passes(chunks, |a| {
                     a.label(6);
                     f.ops(a, "mov r6, r2\n ldr r4, {columns}\n dls lr, r4");

@@ -14,7 +14,11 @@ pub mod moves;
 pub mod pool;
 mod products;
 
+use ptqc_target_runtimes::Feature;
+
+use crate::kernels::{Kernel, LayerBuilder, PORTABLE};
 use crate::ops::weighted::Weighted;
+use crate::plan::{Layer, Plan};
 use crate::program::Assembly;
 
 /// Condition of the C preprocessor under which integer MVE assembles.
@@ -72,4 +76,35 @@ impl Words {
         let word = |bytes: &[u8]| i64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         self.bytes.chunks_exact(4).map(word).collect()
     }
+}
+
+/// The kernels of this family.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        scratch: conv::scratch,
+        lead: conv::lead,
+        adds: true,
+        ..kernel("mve.conv", conv::accepts, conv::instructions, conv::build)
+    },
+    Kernel {
+        scratch: depthwise::scratch,
+        lead: depthwise::lead,
+        ..kernel("mve.depthwise", depthwise::accepts, depthwise::instructions, depthwise::build)
+    },
+    kernel("mve.linear", linear::accepts, linear::instructions, linear::build),
+    kernel("mve.pool", pool::accepts, pool::instructions, pool::build),
+    kernel("mve.add", elementwise::accepts_add, elementwise::add_instructions, elementwise::build_add),
+    kernel("mve.mul", elementwise::accepts_mul, elementwise::mul_instructions, elementwise::build_mul),
+    kernel("mve.affine", elementwise::accepts_affine, elementwise::affine_instructions, elementwise::build_affine),
+    kernel("mve.table", elementwise::accepts_table, elementwise::table_instructions, elementwise::build_table),
+    kernel("mve.move", moves::accepts, moves::instructions, moves::build),
+];
+
+const fn kernel(
+    name: &'static str,
+    accepts: fn(&Layer, &Plan) -> bool,
+    instructions: fn(&Layer, &Plan) -> u64,
+    build: fn(&mut LayerBuilder),
+) -> Kernel {
+    Kernel { name, accepts, instructions, build, needs: &[Feature::Mve], assembly: true, ..PORTABLE }
 }
