@@ -7,7 +7,7 @@
 use super::frame::Frame;
 use super::geometry::{Geometry, conv};
 use super::products::{HALF, Products, SUM_HEADER, SUM_LOCALS, Sum};
-use super::{VECTOR, Words, function, has_narrow_multipliers};
+use super::{VECTOR, Words, function, shifts};
 use crate::kernels::LayerBuilder;
 use crate::ops::weighted::Weighted;
 use crate::plan::{Layer, Plan};
@@ -76,12 +76,12 @@ impl Kernel {
     fn of(layer: &Layer, plan: &Plan) -> Option<Kernel> {
         let geometry = Geometry::of(layer, plan)?;
         let conv = conv(layer)?;
-        if conv.groups != 1 || !has_narrow_multipliers(&conv.weighted) {
+        if conv.groups != 1 {
             return None;
         }
         let g = &geometry;
         if g.taps() == 1 && !g.padded && !g.planar {
-            return Kernel::pointwise(geometry)?.adding(layer, &conv.weighted);
+            return Kernel::pointwise(geometry)?.finishing(layer, &conv.weighted);
         }
         if g.stride[0] > g.kernel[0] {
             return None;
@@ -99,11 +99,12 @@ impl Kernel {
         };
         let table = if source == Source::Rows { products.table_words() } else { g.runs() };
         let frame = Frame::new(table, RING_HEADER, RING_LOCALS);
-        Kernel { source, products, frame, geometry, addend: None }.adding(layer, &conv.weighted)
+        Kernel { source, products, frame, geometry, addend: None }.finishing(layer, &conv.weighted)
     }
 
-    /// The same with the layer's addition.
-    fn adding(mut self, layer: &Layer, weighted: &Weighted) -> Option<Kernel> {
+    /// The same with what the layer's results need: shifts, an addition.
+    fn finishing(mut self, layer: &Layer, weighted: &Weighted) -> Option<Kernel> {
+        self.products.shifts = shifts(weighted);
         let Some(added) = &layer.added else { return Some(self) };
         self.products.sum = Some(Sum::new(added, weighted.clamp)?);
         let twice = layer.operands[..layer.operands.len() - 1].contains(layer.operands.last()?);
@@ -258,8 +259,8 @@ pub struct Pointwise(Kernel);
 
 impl Pointwise {
     /// The kernel; `None` if the sums are too long.
-    pub fn new(geometry: Geometry) -> Option<Pointwise> {
-        Kernel::pointwise(geometry).map(Pointwise)
+    pub fn new(geometry: Geometry, layer: &Layer, weighted: &Weighted) -> Option<Pointwise> {
+        Kernel::pointwise(geometry)?.finishing(layer, weighted).map(Pointwise)
     }
 
     /// The text.

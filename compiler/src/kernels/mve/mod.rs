@@ -35,9 +35,9 @@ fn function(kernel: &str, doc: &[&str]) -> Assembly {
     a
 }
 
-/// Whether every multiplier fits 31 bits, as the vector instructions need it.
-fn has_narrow_multipliers(weighted: &Weighted) -> bool {
-    weighted.channels.iter().all(|channel| channel.multiplier.left_shift() == 0)
+/// Whether some sum has to be shifted to the left before it is multiplied: a multiplier of one or more.
+fn shifts(weighted: &Weighted) -> bool {
+    weighted.channels.iter().any(|channel| channel.multiplier.left_shift() > 0)
 }
 
 /// The bias of a channel with the input's zero point folded in: every product of a row is computed.

@@ -106,17 +106,17 @@ impl Moves {
         // The number of passes differs between nests: what follows is counted for all together.
         let total = |count: &dyn Fn(&Move) -> usize| self.moves.iter().map(|part| count(part) as u64).sum::<u64>();
         let extents = |part: &Move, loops: usize| part.outer[..loops].iter().map(|dim| dim.extent).product::<usize>();
-        a.passes_in_all(total(&|part| extents(part, 1)), |a| {
+        a.total(total(&|part| extents(part, 1)), |a| {
             a.label(3);
             a.op("mov r5, r4");
-            a.passes_in_all(total(&|part| extents(part, 2)), |a| {
+            a.total(total(&|part| extents(part, 2)), |a| {
                 a.label(4);
                 a.op("mov r6, r8");
-                a.passes_in_all(total(&|part| extents(part, 3)), |a| {
+                a.total(total(&|part| extents(part, 3)), |a| {
                     a.label(5);
                     a.op(if self.neighbours { "dlstp.8 lr, r12" } else { "dlstp.16 lr, r12" });
                     let vectors = |part: &Move| extents(part, 3) * part.inner.extent.div_ceil(self.lanes());
-                    a.passes_in_all(total(&vectors), |a| {
+                    a.total(total(&vectors), |a| {
                         a.label(2);
                         match self.neighbours {
                             true => a.ops("vldrb.u8 q0, [r0], #16\n vstrb.8 q0, [r1], #16\n letp lr, 2b"),

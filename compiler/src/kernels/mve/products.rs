@@ -39,6 +39,8 @@ pub struct Products {
     /// Vectors of a column and columns of a stretch, where the two stretches are a column apart and made of whole vectors:
     /// they then share all loads but one. Weights are in the order vector, column, and r3 is 128 behind r1.
     pub sliding: Option<(usize, usize)>,
+    /// Whether sums are shifted to the left before they are multiplied.
+    pub shifts: bool,
     /// What is added to the results.
     pub sum: Option<Sum>,
 }
@@ -94,7 +96,7 @@ impl Products {
         let (blocks, tail) = (bytes.div_ceil(VECTOR), (bytes - 1) % VECTOR + 1);
         let held = parts == 1 && blocks <= 8;
         if blocks <= LONGEST {
-            return Some(Products { parts, blocks, tail, held, channels, sliding: None, sum: None });
+            return Some(Products { parts, blocks, tail, held, channels, sliding: None, shifts: false, sum: None });
         }
         // A long stretch is cut into equal pieces.
         let pieces = (2..blocks).find(|pieces| blocks % pieces == 0 && blocks / pieces <= LONGEST)?;
@@ -105,6 +107,7 @@ impl Products {
             held: false,
             channels,
             sliding: None,
+            shifts: false,
             sum: None,
         })
     }
@@ -232,6 +235,9 @@ impl Products {
     fn finish(&self, a: &mut Assembly, frame: &Frame) {
         a.ops("vmov q4[2], q4[0], r0, r4\n vmov q4[3], q4[1], r2, r6");
         a.ops("vmov q5[2], q5[0], r8, r12\n vmov q5[3], q5[1], r10, lr");
+        if self.shifts {
+            a.ops("vldrw.u32 q0, [r9], #16\n vshl.s32 q4, q4, q0\n vshl.s32 q5, q5, q0");
+        }
         frame.ops(a, "vldrw.u32 q0, [r9], #16\n ldr r0, {zero}");
         a.ops("vqrdmlash.s32 q4, q0, r0\n vqrdmlash.s32 q5, q0, r0");
         a.ops("vmax.s32 q4, q4, q6\n vmax.s32 q5, q5, q6\n vmin.s32 q4, q4, q7\n vmin.s32 q5, q5, q7");
@@ -281,7 +287,7 @@ impl Products {
     }
 
     /// The stream of constants for `emit`: for each four channels the biases, the weights as the loop reads them, the
-    /// multipliers. `row` gives the weights of a channel, part after part.
+    /// shifts if there are any, the multipliers. `row` gives the weights of a channel, part after part.
     pub fn pack(&self, words: &mut Words, weighted: &Weighted, row: impl Fn(usize) -> Vec<i8>) {
         for first in (0..self.channels).step_by(CHANNELS) {
             let channels: Vec<usize> = (first..(first + CHANNELS).min(self.channels)).collect();
@@ -298,6 +304,10 @@ impl Products {
                         words.weights(rows.get(i).unwrap_or(&zeros)[start..start + bytes].iter().copied());
                     }
                 }
+            }
+            if self.shifts {
+                channels.iter().for_each(|&c| words.word(weighted.channels[c].multiplier.left_shift()));
+                (0..missing).for_each(|_| words.word(0));
             }
             channels.iter().for_each(|&c| words.word(weighted.channels[c].multiplier.mantissa()));
             (0..missing).for_each(|_| words.word(0));
