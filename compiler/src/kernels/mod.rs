@@ -97,6 +97,16 @@ pub const KERNELS: &[Kernel] = &[
         ..PORTABLE
     },
     Kernel {
+        name: "dsp.depthwise",
+        accepts: dsp::depthwise::accepts,
+        needs: &[Feature::Dsp],
+        instructions: dsp::depthwise::instructions,
+        scratch: dsp::depthwise::scratch,
+        assembly: true,
+        build: dsp::depthwise::build,
+        ..PORTABLE
+    },
+    Kernel {
         name: "dsp.pointwise",
         accepts: dsp::pointwise::accepts,
         needs: &[Feature::Dsp],

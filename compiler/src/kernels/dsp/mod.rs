@@ -2,6 +2,7 @@
 //! M7, M33.
 
 pub mod conv;
+pub mod depthwise;
 pub mod pointwise;
 mod products;
 

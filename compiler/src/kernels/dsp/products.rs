@@ -73,6 +73,35 @@ impl Rows {
         possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
     }
 
+    /// The channels of a layer whose sums are computed one by one; only a multiplier can be too large.
+    pub fn single(weighted: &Weighted, order: impl Fn(&[i8]) -> Vec<i8>) -> Option<Rows> {
+        let channels = weighted.channels.iter().enumerate();
+        let rows: Vec<Row> = channels.map(|(index, channel)| Row::new(channel, order(weighted.row(index)))).collect();
+        let most = rows.iter().map(|row| row.factor).max()?;
+        let doubled = most >= HALF;
+        let small = |channel: &Channel| channel.bound.lo > -i128::from(HALF) && channel.bound.hi < i128::from(HALF);
+        let possible = most < 2 * HALF && (!doubled || weighted.channels.iter().all(small));
+        let clamp = weighted.clamp;
+        let clamped = clamp.lo > -128 || clamp.hi < 127;
+        possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
+    }
+
+    /// For each channel the weights as bytes, in runs that are filled up to whole words, then bias and multiplier. The
+    /// input's zero point goes into the bias.
+    pub fn packed_single(&self, run: usize, input_zero: i32) -> Vec<i64> {
+        let channel = |row: &Row| {
+            let words = row.weights.chunks(run).flat_map(|run| run.chunks(4)).map(|weights| {
+                let bytes = std::array::from_fn(|i| weights.get(i).map_or(0, |&weight| weight as u8));
+                i64::from(i32::from_le_bytes(bytes))
+            });
+            let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
+            let bias = row.bias - i64::from(input_zero) * sum;
+            let scale = if self.style.doubled { 1 } else { 2 };
+            words.chain([i64::from(bias as i32), scale * row.factor]).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(channel).collect()
+    }
+
     /// How the text differs.
     pub fn style(&self) -> Style {
         self.style
@@ -163,6 +192,31 @@ impl Style {
                 a.op(format!("ldr r0, [sp, #{slot}]"));
                 for sum in sums {
                     a.ops(&format!("cmp {sum}, r0\n it {condition}\n mov{condition} {sum}, r0"));
+                }
+            }
+        }
+    }
+}
+
+impl Style {
+    /// Bytes of code that the style adds to the requantization of this many sums by [`Self::requantize_single`].
+    pub fn extra_bytes(self, sums: u64) -> u64 {
+        let doubled = if self.doubled { 4 * sums } else { 0 };
+        doubled + if self.clamped { 2 * (4 + 6 * sums) } else { 0 }
+    }
+
+    /// Sums become results. r12 is the multiplier and lr the zero point; `bounds` are where the frame has the clamp.
+    pub fn requantize_single(self, a: &mut Assembly, sums: &[&str], bounds: [u32; 2]) {
+        if self.doubled {
+            sums.iter().for_each(|sum| a.op(format!("add.w {sum}, {sum}, {sum}")));
+        }
+        sums.iter().for_each(|sum| a.op(format!("smmlar {sum}, {sum}, r12, lr")));
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}")));
+        if self.clamped {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
+                a.op(format!("ldr.w lr, [sp, #{slot}]"));
+                for sum in sums {
+                    a.ops(&format!("cmp {sum}, lr\n it {condition}\n mov{condition} {sum}, lr"));
                 }
             }
         }
