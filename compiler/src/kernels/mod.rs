@@ -107,6 +107,17 @@ pub const KERNELS: &[Kernel] = &[
         ..PORTABLE
     },
     Kernel {
+        name: "dsp.linear",
+        accepts: dsp::linear::accepts,
+        needs: &[Feature::Dsp],
+        instructions: dsp::linear::instructions,
+        scratch: dsp::linear::scratch,
+        lead: dsp::linear::lead,
+        assembly: true,
+        build: dsp::linear::build,
+        ..PORTABLE
+    },
+    Kernel {
         name: "dsp.pointwise",
         accepts: dsp::pointwise::accepts,
         needs: &[Feature::Dsp],

@@ -3,6 +3,7 @@
 
 pub mod conv;
 pub mod depthwise;
+pub mod linear;
 pub mod pointwise;
 mod products;
 

@@ -114,12 +114,12 @@ impl Rows {
         [zero, (zero << shift) + (1 << (shift - 1)), self.clamp.lo.into(), self.clamp.hi.into()]
     }
 
-    /// Biases, weights and multipliers as [`Blocks::text`] reads them. `steps` says which two weights of a row each
-    /// step multiplies.
-    pub fn packed(&self, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
-        let fours = self.rows.len() / 4;
-        let (wide, narrow) = self.rows.split_at(4 * fours);
-        wide.chunks(4).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
+    /// Biases, weights and multipliers of blocks of `widest` channels, then of two for the rest. `steps` says which two
+    /// weights of a row each step multiplies.
+    pub fn packed(&self, widest: usize, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
+        let whole = self.rows.len() - self.rows.len() % widest;
+        let (wide, narrow) = self.rows.split_at(whole);
+        wide.chunks(widest).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
     }
 
     fn packed_block(&self, block: &[Row], steps: &[[Option<usize>; 2]]) -> Vec<i64> {
@@ -169,16 +169,16 @@ impl Style {
         }
     }
 
-    /// Sums in `sums` (two columns) of a low or high channel become results. Takes the multiplier in r0, which it
-    /// destroys, and zero points in r12 (low) and lr (high).
-    fn requantize(self, a: &mut Assembly, high: bool, sums: [&str; 2]) {
-        for sum in sums {
+    /// Sums of a low or high channel become results. Takes the multiplier in a register, and zero points in r12 (low) and
+    /// lr (high); destroys r0. `bounds` are where the frame has the clamp.
+    pub fn requantize(self, a: &mut Assembly, high: bool, sums: &[&str], multiplier: &str, bounds: [u32; 2]) {
+        for &sum in sums {
             if self.doubled && !high {
                 a.op(format!("add.w {sum}, {sum}, {sum}"));
             }
             match high {
-                false => a.op(format!("smmlar {sum}, {sum}, r0, r12")),
-                true => a.op(format!("smmla {sum}, {sum}, r0, lr")),
+                false => a.op(format!("smmlar {sum}, {sum}, {multiplier}, r12")),
+                true => a.op(format!("smmla {sum}, {sum}, {multiplier}, lr")),
             }
         }
         for sum in sums {
@@ -188,7 +188,7 @@ impl Style {
             }
         }
         if self.clamped {
-            for (slot, condition) in [(LO, "lt"), (HI, "gt")] {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
                 a.op(format!("ldr r0, [sp, #{slot}]"));
                 for sum in sums {
                     a.ops(&format!("cmp {sum}, r0\n it {condition}\n mov{condition} {sum}, r0"));
@@ -374,7 +374,7 @@ impl Blocks {
                 [(false, ["r2", "r6"]), (true, ["r3", "r7"]), (false, ["r4", "r8"]), (true, ["r5", "r9"])]
             {
                 a.op("ldr r0, [r1], #4");
-                self.style.requantize(a, high, sums);
+                self.style.requantize(a, high, &sums, "r0", [LO, HI]);
                 store(a, sums);
             }
             a.op(format!("str r10, [sp, #{Y}]"));
@@ -417,13 +417,12 @@ impl Blocks {
             self.skip(a, |(_, behind)| behind, ", lsr #1");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n ldm r1!, {r0, r4}");
-            self.style.requantize(a, false, ["r2", "r6"]);
+            self.style.requantize(a, false, &["r2", "r6"], "r0", [LO, HI]);
             store(a, ["r2", "r6"]);
             a.ops(&format!("ldr r0, [sp, #{ODD_END}]\n cmp r1, r0\n beq 42f"));
         });
         a.total(twos - if self.is_odd() { self.all_columns() } else { 0 }, |a| {
-            a.op("mov r0, r4");
-            self.style.requantize(a, true, ["r3", "r7"]);
+            self.style.requantize(a, true, &["r3", "r7"], "r4", [LO, HI]);
             store(a, ["r3", "r7"]);
         });
         a.label(42);
