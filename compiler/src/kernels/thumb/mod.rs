@@ -19,14 +19,3 @@ pub const KERNELS: &[Kernel] = &[Kernel {
     build: table::build,
     ..PORTABLE
 }];
-
-/// The kernels of this family.
-pub const KERNELS: &[Kernel] = &[Kernel {
-    name: "thumb.table",
-    accepts: table::accepts,
-    needs: &[Feature::Thumb2],
-    instructions: table::instructions,
-    assembly: true,
-    build: table::build,
-    ..PORTABLE
-}];
