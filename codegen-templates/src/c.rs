@@ -94,6 +94,17 @@ pub struct Kernel {
     pub lines: Vec<String>,
 }
 
+/// Calls of the entry point, in a loop if `times` is not 1.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Number of passes.
+    pub times: usize,
+    /// Spaces before its calls.
+    pub indent: &'static str,
+    /// The calls of a pass.
+    pub calls: Vec<Call>,
+}
+
 /// A statement of the entry point.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -126,7 +137,7 @@ pub struct Source {
     /// The entry point without opening brace.
     pub prototype: String,
     /// Statements of the entry point.
-    pub calls: Vec<Call>,
+    pub steps: Vec<Step>,
     /// Whether a static arena is needed.
     pub static_arena: bool,
     /// Parameters of the entry point that no call needs.

@@ -110,6 +110,8 @@ pub struct LayerReport {
     pub arena_span: Option<[usize; 2]>,
     /// Whether the result takes the place of an operand.
     pub in_place: bool,
+    /// How often it is called: more than once where tensors are computed row by row.
+    pub calls: usize,
 }
 
 /// What the report says that plan and program do not know.
@@ -170,7 +172,7 @@ pub fn report(plan: &CheckedPlan, lowered: &Lowered, provenance: Provenance) -> 
 
 /// Tensors that a Copy layer moves into another layout.
 pub fn copies(plan: &CheckedPlan) -> Vec<String> {
-    let copies = plan.layers.iter().filter(|layer| matches!(layer.work, Work::Copy));
+    let copies = plan.layers.iter().filter(|layer| matches!(layer.work, Work::Copy) && layer.rows.is_none());
     copies.map(|layer| layer.name.clone()).collect()
 }
 
@@ -191,7 +193,7 @@ fn layer_report(plan: &CheckedPlan, lowered: &Lowered, language: Language, layer
         nodes: merged_nodes(layer),
         input_shapes: layer.operands.iter().map(|&id| plan.tensor(id).ty.shape.dims().to_vec()).collect(),
         output_shape: result.ty.shape.dims().to_vec(),
-        macs: op.map_or(0, |op| op.macs(&result.ty.shape)),
+        macs: op.map_or(0, |op| op.macs(&result.ty.shape)) * plan.times(layer_idx) as u64,
         weight_bytes: facts.constant_bytes,
         // Accumulators have been proven to fit 32 bits.
         accumulator: facts.accumulator.map(|bound| [bound.lo as i64, bound.hi as i64]),
@@ -200,7 +202,8 @@ fn layer_report(plan: &CheckedPlan, lowered: &Lowered, language: Language, layer
             Place::Arena(offset) => Some([*offset, offset + plan.buffers[result.buffer].bytes]),
             Place::Input(_) | Place::Output(_) | Place::Constant(_) => None,
         },
-        in_place: layer.in_place.is_some(),
+        in_place: plan.overlaps_result(layer_idx),
+        calls: plan.times(layer_idx),
     }
 }
 

@@ -7,6 +7,7 @@ mod arg_max;
 mod common;
 mod conv;
 mod elementwise;
+mod lead;
 mod linear;
 mod mean;
 mod moves;
@@ -21,7 +22,7 @@ use ptqc_target_runtimes::{Feature, Target};
 
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
-use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
+use crate::plan::{Goal, Layer, Overlap, Plan, PlannedTensor, Shared, TensorId, View, Work};
 use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder};
 
 /// A way of computing some layers.
@@ -40,7 +41,8 @@ pub struct Kernel {
     /// Bytes of working memory beside operands and result.
     pub scratch: fn(&Layer, &Plan) -> usize,
     /// By how many bytes the start of operand 0 must lie behind the start of the result, at least, for the two to share
-    /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap.
+    /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap. Of functions of
+    /// assembly only: loops are examined themselves.
     pub lead: fn(&Layer, &Plan) -> Option<usize>,
     /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
     pub adds: bool,
@@ -89,6 +91,7 @@ pub const KERNELS: &[Kernel] = &[
         accepts: thumb::table::accepts,
         needs: &[Feature::Thumb2],
         instructions: thumb::table::instructions,
+        lead: |_, _| Some(0),
         assembly: true,
         build: thumb::table::build,
         ..PORTABLE
@@ -129,13 +132,47 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
 
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
-    let usable = |kernel: &&Kernel| {
+    usable(layer, plan, target, goal).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+}
+
+/// All kernels that can compute a layer.
+pub fn usable(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().filter(move |kernel| {
         kernel.needs.iter().all(|&feature| target.has(feature))
             && kernel.goal.is_none_or(|wanted| wanted == goal)
             && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
+    })
+}
+
+/// How an operand of a layer may share memory with the result.
+pub fn overlap(layer: &Layer, plan: &Plan, port: usize) -> Overlap {
+    let lead = match layer.kernel.assembly {
+        true if port > 0 => None,
+        true => (layer.kernel.lead)(layer, plan),
+        false => lead::lead(layer, plan, port),
     };
-    KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+    match lead {
+        Some(lead) => Overlap::Behind(lead),
+        None if may_replace(layer, plan, port) => Overlap::Same,
+        None => Overlap::Never,
+    }
+}
+
+/// Whether the result may lie exactly where an operand lies: every kernel reads an element of the operand before it
+/// writes the element in its place.
+pub fn may_replace(layer: &Layer, plan: &Plan, port: usize) -> bool {
+    let (x, y) = (plan.tensor(layer.operands[port]), plan.tensor(layer.result));
+    let elementwise = match &layer.work {
+        Work::Operator(op) => matches!(
+            op,
+            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)
+        ),
+        Work::Copy => false,
+    };
+    let addend = layer.added.is_some() && port + 1 == layer.operands.len();
+    let alike = x.ty.shape == y.ty.shape && x.ty.dtype == y.ty.dtype && x.view == y.view;
+    alike && (elementwise || addend)
 }
 
 impl fmt::Debug for Kernel {
@@ -153,8 +190,8 @@ pub struct LayerBuilder<'a> {
     pub layer: &'a Layer,
     /// The function.
     pub f: FunctionBuilder,
-    /// Identifier of the layer, the prefix of its constants.
-    name: String,
+    /// Prefix of the layer's constants.
+    prefix: String,
     /// Constants of the whole program.
     blobs: &'a mut Vec<Blob>,
     operands: Vec<Buffer>,
@@ -165,36 +202,43 @@ pub struct LayerBuilder<'a> {
 }
 
 impl<'a> LayerBuilder<'a> {
-    /// An empty function with the layer's parameters: operands, then the result, or one for both in place, then working
-    /// memory.
-    pub fn new(plan: &'a Plan, layer: &'a Layer, name: String, doc: Vec<String>, blobs: &'a mut Vec<Blob>) -> Self {
-        let mut f = FunctionBuilder::new(name.clone(), doc);
-        let mut operands: Vec<Buffer> = vec![];
-        let shared = layer.in_place.filter(|_| !layer.kernel.assembly);
-        for (port, &id) in layer.operands.iter().enumerate() {
-            // An operand that is used twice is one parameter.
-            let known = layer.operands[..port].iter().position(|&other| other == id);
-            let access = match shared.is_some_and(|in_place| layer.operands[in_place] == id) {
-                true => Access::ReadWrite,
-                false => Access::Read,
-            };
-            let buffer = match known {
-                Some(first) => operands[first],
-                None => {
-                    let (ty, name) = (&plan.tensor(id).ty, operand_name(layer, port));
-                    f.param(&name, elem(ty), ty.shape.len(), access)
-                }
-            };
-            operands.push(buffer);
+    /// An empty function with the layer's parameters: operands, then the result, then working memory. Operands that share
+    /// memory with the result are parts of one parameter with it.
+    pub fn new(
+        plan: &'a Plan,
+        layer: &'a Layer,
+        shared: &Shared,
+        name: (String, String),
+        doc: Vec<String>,
+        blobs: &'a mut Vec<Blob>,
+    ) -> Self {
+        let (function, prefix) = name;
+        let mut f = FunctionBuilder::new(function, doc);
+        let mut apart: Vec<(TensorId, Buffer)> = vec![];
+        for (port, id) in shared.others(layer) {
+            let ty = &plan.tensor(id).ty;
+            apart.push((id, f.param(&operand_name(layer, port), elem(ty), ty.shape.len(), Access::Read)));
         }
         let ty = &plan.tensor(layer.result).ty;
-        let result = match shared {
-            Some(port) => operands[port],
-            None => f.param("y", elem(ty), ty.shape.len(), Access::Write),
+        let result = match shared.operands[..] {
+            [] => f.param("y", elem(ty), ty.shape.len(), Access::Write),
+            [(port, 0)] if shared.len == ty.shape.len() => {
+                f.param(&operand_name(layer, port), elem(ty), shared.len, Access::ReadWrite)
+            }
+            _ => f.param("memory", elem(ty), shared.len, Access::ReadWrite),
         };
+        let mut operands = vec![];
+        for (port, id) in layer.operands.iter().enumerate() {
+            let known = apart.iter().find(|(other, _)| other == id).map(|(_, buffer)| *buffer);
+            operands.push(known.unwrap_or_else(|| match shared.distance(port) {
+                0 => result,
+                distance => f.part(result, distance),
+            }));
+        }
         let scratch =
             layer.scratch.map(|buffer| f.param("scratch", Elem::U8, plan.buffers[buffer].bytes, Access::Write));
-        LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
+        let (passed, assembly) = (vec![], None);
+        LayerBuilder { plan, layer, f, prefix, blobs, operands, result, scratch, passed, assembly }
     }
 
     /// The operator; `None` for a copy.
@@ -230,17 +274,30 @@ impl<'a> LayerBuilder<'a> {
         self.scratch
     }
 
-    /// Adds constant data.
+    /// Adds constant data. What is there already, because it is that of other rows of the same layer, is not repeated.
     pub fn blob(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) -> Buffer {
-        self.blobs.push(Blob { name: format!("{}_{name}", self.name), doc: doc.into(), elem, data });
-        Buffer::Blob(BlobId(self.blobs.len() - 1))
+        Buffer::Blob(self.blob_id(name, doc.into(), elem, data))
     }
 
     /// Adds constant data whose address is a further parameter of the function.
     pub fn pass(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) {
         self.f.param(name, elem, data.len(), Access::Read);
-        self.blob(name, doc, elem, data);
-        self.passed.push(BlobId(self.blobs.len() - 1));
+        let id = self.blob_id(name, doc.into(), elem, data);
+        self.passed.push(id);
+    }
+
+    fn blob_id(&mut self, name: &str, doc: String, elem: Elem, data: Vec<i64>) -> BlobId {
+        let wanted = format!("{}_{name}", self.prefix);
+        let same_layer = |blob: &Blob| blob.name.starts_with(&wanted);
+        let known = self.blobs.iter().position(|blob| same_layer(blob) && blob.elem == elem && blob.data == data);
+        if let Some(index) = known {
+            return BlobId(index);
+        }
+        let taken = |name: &str| self.blobs.iter().any(|blob| blob.name == name);
+        let numbered = (2..).map(|number| format!("{wanted}_{number}"));
+        let name = std::iter::once(wanted.clone()).chain(numbered).find(|name| !taken(name));
+        self.blobs.push(Blob { name: name.unwrap_or(wanted), doc, elem, data });
+        BlobId(self.blobs.len() - 1)
     }
 
     /// Gives the function a body in assembly. Its parameters are the operands, the result, the working memory if there

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Affine, Blob, Buffer, Cmp, Expr, Function, Index, Program, Stmt};
+use super::{Affine, Arg, Blob, Buffer, Cmp, Expr, Function, Index, Memory, Program, Stmt};
 
 /// Values of a constant that are shown.
 const SHOWN: usize = 6;
@@ -17,11 +17,28 @@ impl fmt::Display for Program {
             write!(f, "{}", Listing { program: self, function })?;
         }
         writeln!(f, "run:")?;
-        for call in &self.calls {
-            let args: Vec<String> = call.args.iter().map(|arg| format!("{arg:?}")).collect();
-            writeln!(f, "  {}({})", self.functions[call.function].name, args.join(", "))?;
+        for step in &self.steps {
+            let indent = if step.times > 1 { "    " } else { "  " };
+            if step.times > 1 {
+                writeln!(f, "  {} times", step.times)?;
+            }
+            for call in &step.calls {
+                let args: Vec<String> = call.args.iter().map(Arg::to_string).collect();
+                writeln!(f, "{indent}{}({})", self.functions[call.function].name, args.join(", "))?;
+            }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.memory)?;
+        match (self.start, self.advance) {
+            (0, 0) if self.memory != Memory::Arena => Ok(()),
+            (start, 0) => write!(f, "[{start}..]"),
+            (start, advance) => write!(f, "[{start} + {advance} * pass..]"),
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use ptqc_codegen_templates::c as templates;
 
 use super::common::{KernelNames, number_lines, plain_text, wrapped};
 use super::{ArenaMode, Bundle, Interface, TensorInfo};
-use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Param, Program, Signature};
+use crate::program::{
+    Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Memory, Param, Program, Signature, Step,
+};
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
@@ -87,14 +89,15 @@ fn prototype(program: &Program, interface: &Interface) -> String {
 }
 
 fn source(program: &Program, interface: &Interface) -> templates::Source {
-    let is_used = |wanted: &dyn Fn(&Arg) -> bool| program.calls.iter().any(|call| call.args.iter().any(wanted));
-    let uses_arena = program.arena_bytes > 0 && is_used(&|arg| matches!(arg, Arg::Arena(_)));
+    let is_used =
+        |wanted: &dyn Fn(&Memory) -> bool| program.calls().any(|call| call.args.iter().any(|arg| wanted(&arg.memory)));
+    let uses_arena = program.arena_bytes > 0 && is_used(&|memory| *memory == Memory::Arena);
     let caller = interface.arena == ArenaMode::Caller;
     let names = KernelNames::of(program);
     let loops = program.functions.iter().filter(|function| function.assembly().is_none());
     let unused_arena = (!uses_arena && caller).then(|| "arena".to_owned());
     let inputs = program.inputs.iter().enumerate();
-    let unused_inputs = inputs.filter(|(index, _)| !is_used(&|arg| matches!(arg, Arg::Input(input) if input == index)));
+    let unused_inputs = inputs.filter(|(index, _)| !is_used(&|memory| *memory == Memory::Input(*index)));
     templates::Source {
         provenance: unwrapped(&interface.provenance),
         name: program.name.clone(),
@@ -105,7 +108,7 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
         functions: loops.map(|f| function(program, f)).collect(),
         prototype: prototype(program, interface),
-        calls: program.calls.iter().map(|call| print_call(program, call, &names)).collect(),
+        steps: program.steps.iter().map(|step| print_step(program, step, &names)).collect(),
         static_arena: uses_arena && !caller,
         unused_parameters: unused_arena.into_iter().chain(unused_inputs.map(|(_, input)| input.name.clone())).collect(),
     }
@@ -161,6 +164,15 @@ fn parameters(function: &Function) -> String {
     function.params.iter().map(parameter).collect::<Vec<_>>().join(", ")
 }
 
+/// Calls, in a loop if they are repeated.
+fn print_step(program: &Program, step: &Step, names: &KernelNames) -> templates::Step {
+    templates::Step {
+        times: step.times,
+        indent: if step.times > 1 { "    " } else { "  " },
+        calls: step.calls.iter().map(|call| print_call(program, call, names)).collect(),
+    }
+}
+
 /// A call. What is said of a layer stands above its function, or above the call where layers share one.
 fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates::Call {
     let function = &program.functions[call.function];
@@ -168,11 +180,11 @@ fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates:
         .args
         .iter()
         .zip(&function.params)
-        .map(|(arg, param)| match *arg {
-            Arg::Input(index) => program.inputs[index].name.clone(),
-            Arg::Output(index) => program.outputs[index].name.clone(),
-            Arg::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
-            Arg::Arena(offset) => arena_pointer(offset, param.signature.elem, param.access),
+        .map(|(arg, param)| match arg.memory {
+            Memory::Input(index) => pointer(&program.inputs[index].name, arg),
+            Memory::Output(index) => pointer(&program.outputs[index].name, arg),
+            Memory::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
+            Memory::Arena => arena_pointer(arg, param.signature.elem, param.access),
         })
         .collect();
     let kernel = names.name(call.function);
@@ -182,15 +194,27 @@ fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates:
     }
 }
 
+/// A pointer to a part of a buffer of bytes.
+fn pointer(name: &str, arg: &Arg) -> String {
+    let advance = match arg.advance {
+        0 => String::new(),
+        advance => format!(" + pass * {advance}"),
+    };
+    match arg.start {
+        0 => format!("{name}{advance}"),
+        start => format!("{name} + {start}{advance}"),
+    }
+}
+
 /// A typed pointer into the arena. Through `void *`, because the offset has been aligned for the type.
-fn arena_pointer(offset: usize, elem: Elem, access: Access) -> String {
-    let bytes = if offset == 0 { "arena".to_owned() } else { format!("arena + {offset}") };
+fn arena_pointer(arg: &Arg, elem: Elem, access: Access) -> String {
+    let bytes = pointer("arena", arg);
     let constant = if access == Access::Read { "const " } else { "" };
     match elem {
         Elem::U8 => bytes,
         Elem::I8 | Elem::I16 | Elem::I32 | Elem::U32 | Elem::I64 => {
             let cast = format!("({constant}{} *)({constant}void *)", c_type(elem));
-            if offset == 0 { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
+            if bytes == "arena" { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::{ArenaMode, Interface, TensorInfo};
 use super::expr::{Names, Packed, elem_type, loader};
 use super::stmt::{self, comment, ident};
 use super::{function_name, static_name, weights_file};
-use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Program, Signature};
+use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Memory, Param, Program, Signature, Step};
 
 /// Lines of documentation inside of a module are not longer than this.
 const DOC_LINE: usize = 90;
@@ -44,7 +44,7 @@ struct Variants<'a> {
 impl Variants<'_> {
     fn of(program: &Program) -> Variants<'_> {
         let mut names = BTreeMap::new();
-        for call in program.calls.iter().filter(|call| program.functions[call.function].assembly().is_none()) {
+        for call in program.calls().filter(|call| program.functions[call.function].assembly().is_none()) {
             let known = names.keys().filter(|(function, _): &&(usize, Packed)| *function == call.function).count();
             let name = function_name(&program.functions[call.function].name);
             let name = if known == 0 { name } else { format!("{name}_{}", known + 1) };
@@ -66,7 +66,7 @@ fn packed(program: &Program, call: &Call) -> Packed {
         .iter()
         .zip(params)
         .enumerate()
-        .filter(|(_, (arg, param))| matches!(arg, Arg::Arena(_)) && param.signature.elem.bytes() > 1);
+        .filter(|(_, (arg, param))| arg.memory == Memory::Arena && param.signature.elem.bytes() > 1);
     wide.map(|(index, _)| Buffer::Param(index)).collect()
 }
 
@@ -138,19 +138,23 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
     let parameters: TokenStream = io_parameters(program);
     let names = program.inputs.iter().chain(&program.outputs).map(|signature| ident(&signature.name));
     let names = quote!(#(#names),*);
-    let uses_arena = program.calls.iter().any(|call| call.args.iter().any(|arg| matches!(arg, Arg::Arena(_))));
-    let steps = program.calls.iter().map(|call| print_call(program, call, variants));
+    let uses_arena = program.calls().any(|call| call.args.iter().any(|arg| arg.memory == Memory::Arena));
+    let takes_parts = uses_arena || program.calls().any(|call| has_part(program, call));
+    let steps = || program.steps.iter().map(|step| print_step(program, step, variants));
     let (mut items, passed) = match interface.arena {
-        ArenaMode::Static => (owning_model(program), quote!(&mut self.arena,)),
-        ArenaMode::Caller => (borrowing_model(), quote!(self.arena,)),
+        ArenaMode::Static => (owning_model(program), uses_arena.then(|| quote!(&mut self.arena,))),
+        ArenaMode::Caller => (borrowing_model(), uses_arena.then(|| quote!(self.arena,))),
     };
     let lifetime = (interface.arena == ArenaMode::Caller).then(|| quote!(<'_>));
-    let body = match uses_arena {
+    let body = match takes_parts {
         true => quote! {
             let done = infer(#passed #names);
             debug_assert!(done.is_some(), "a tensor lies outside of the arena");
         },
-        false => quote!(#(#steps)*),
+        false => {
+            let steps = steps();
+            quote!(#(#steps)*)
+        }
     };
     let unused_self = (!uses_arena).then(|| quote!(#[allow(clippy::unused_self)]));
     // The interface has every input, even one that nothing is computed from.
@@ -166,14 +170,15 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
             }
         }
     });
-    if uses_arena {
-        let steps = program.calls.iter().map(|call| print_call(program, call, variants));
+    if takes_parts {
+        let steps = steps();
+        let arena = uses_arena.then(|| quote!(arena: &mut [i8; ARENA_BYTES],));
         items.push(quote! {
-            #[doc = " The layers, in order. Lengths and offsets are constants of which the planner has checked that they fit, so"]
-            #[doc = " that rustc removes every `?`."]
+            #[doc = " The layers, in order. The planner has checked that every part lies inside of its memory: no `?` ever ends"]
+            #[doc = " this function, and where offsets are constants rustc removes it."]
             #unused
             #[allow(clippy::trivially_copy_pass_by_ref)]
-            fn infer(arena: &mut [i8; ARENA_BYTES], #parameters) -> Option<()> {
+            fn infer(#arena #parameters) -> Option<()> {
                 #(#steps)*
                 Some(())
             }
@@ -184,7 +189,8 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
 }
 
 fn has_unused_input(program: &Program) -> bool {
-    let is_used = |input: usize| program.calls.iter().any(|call| call.args.contains(&Arg::Input(input)));
+    let reads = |call: &Call, input: usize| call.args.iter().any(|arg| arg.memory == Memory::Input(input));
+    let is_used = |input: usize| program.calls().any(|call| reads(call, input));
     !(0..program.inputs.len()).all(is_used)
 }
 
@@ -204,7 +210,7 @@ pub(super) fn io_parameters(program: &Program) -> TokenStream {
 }
 
 fn owning_model(program: &Program) -> Vec<TokenStream> {
-    let wide = program.calls.iter().any(|call| !packed(program, call).is_empty());
+    let wide = program.calls().any(|call| !packed(program, call).is_empty());
     // Wider integers are read from bytes; aligned, that takes no longer.
     let aligned = wide.then(|| quote!(#[repr(align(8))]));
     let unused = (program.arena_bytes == 0).then(|| quote!(#[allow(dead_code)]));
@@ -257,6 +263,46 @@ fn borrowing_model() -> Vec<TokenStream> {
     vec![structure, constructors]
 }
 
+/// Calls, in a loop if they are repeated.
+fn print_step(program: &Program, step: &Step, variants: &Variants) -> TokenStream {
+    let calls: TokenStream = step.calls.iter().map(|call| print_call(program, call, variants)).collect();
+    if step.times == 1 {
+        return calls;
+    }
+    let times = Literal::usize_unsuffixed(step.times);
+    let note = comment("Each pass is a row further.");
+    quote!(#note for pass in 0..#times { #calls })
+}
+
+/// A position that advances with every pass.
+fn offset(start: isize, advance: isize) -> TokenStream {
+    let step = Literal::usize_unsuffixed(advance.unsigned_abs());
+    let first = Literal::usize_unsuffixed(start.unsigned_abs());
+    match (start, advance) {
+        (_, 0) => quote!(#first),
+        (0, _) => quote!(#step * pass),
+        (1.., 1..) => quote!(#first + #step * pass),
+        // Never negative: the checker has seen every pass.
+        (1.., _) => quote!(#first - #step * pass),
+        (_, _) => quote!(#step * pass - #first),
+    }
+}
+
+/// Whether an argument is less than the caller's whole buffer.
+fn is_part(program: &Program, arg: &Arg, param: &Param) -> bool {
+    let whole = match arg.memory {
+        Memory::Input(index) => program.inputs[index].len,
+        Memory::Output(index) => program.outputs[index].len,
+        Memory::Arena | Memory::Blob(_) => return false,
+    };
+    param.signature.len != whole
+}
+
+fn has_part(program: &Program, call: &Call) -> bool {
+    let function = &program.functions[call.function];
+    call.args.iter().zip(&function.params).any(|(arg, param)| is_part(program, arg, param))
+}
+
 /// A call, after the statements that take its operands out of the arena. At most one operand is written: the arena is
 /// split around it, and the others are in one of the two parts beside it.
 fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStream {
@@ -265,21 +311,20 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
         return print_kernel_call(program, call, kernel);
     }
     let name = ident(variants.name(program, call));
-    let spans = || {
-        call.args.iter().zip(&function.params).filter_map(|(arg, param)| match *arg {
-            Arg::Arena(offset) => Some((offset, offset + param.signature.len * param.signature.elem.bytes(), param)),
-            Arg::Input(_) | Arg::Output(_) | Arg::Blob(_) => None,
-        })
+    let in_arena = || call.args.iter().zip(&function.params).filter(|(arg, _)| arg.memory == Memory::Arena);
+    let bytes = |param: &Param| param.signature.len * param.signature.elem.bytes();
+    let written = in_arena().find(|(_, param)| param.access != Access::Read);
+    let reads = |wanted: &dyn Fn(usize) -> bool| {
+        in_arena().any(|(arg, param)| param.access == Access::Read && wanted(arg.start))
     };
-    let written = spans().find(|(_, _, param)| param.access != Access::Read);
-    let reads =
-        |wanted: &dyn Fn(usize) -> bool| spans().any(|(start, _, param)| param.access == Access::Read && wanted(start));
-    let split = written.map(|(start, end, param)| {
-        let rest = if start == 0 { quote!(arena) } else { quote!(rest) };
+    let split = written.map(|(arg, param)| {
+        let (start, end) = (arg.start, arg.start + bytes(param));
+        let whole = (start, arg.advance) == (0, 0);
+        let rest = if whole { quote!(arena) } else { quote!(rest) };
         let before = if reads(&|at| at < start) { quote!(before) } else { quote!(_) };
         let after = if reads(&|at| at >= end) { quote!(after) } else { quote!(_) };
-        let (offset, bytes) = (Literal::usize_unsuffixed(start), Literal::usize_unsuffixed(end - start));
-        let first = (start > 0).then(|| quote!(let (#before, rest) = arena.split_at_mut_checked(#offset)?;));
+        let (from, bytes) = (offset(start as isize, arg.advance as isize), Literal::usize_unsuffixed(end - start));
+        let first = (!whole).then(|| quote!(let (#before, rest) = arena.split_at_mut_checked(#from)?;));
         let name = ident(&param.signature.name);
         let second = match param.signature.elem.bytes() {
             1 => quote!(let (#name, #after) = #rest.split_first_chunk_mut()?;),
@@ -289,26 +334,29 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     });
     let args = call.args.iter().zip(&function.params).map(|(arg, param)| {
         let wide = param.signature.elem.bytes() > 1;
-        match *arg {
-            Arg::Input(index) => name_of(&program.inputs[index]),
-            Arg::Output(index) => name_of(&program.outputs[index]),
-            Arg::Blob(id) => {
+        let (start, advance) = (arg.start as isize, arg.advance as isize);
+        match arg.memory {
+            Memory::Input(index) => caller_buffer(&program.inputs[index], arg, param),
+            Memory::Output(index) => caller_buffer(&program.outputs[index], arg, param),
+            Memory::Blob(id) => {
                 let constant = ident(&static_name(&program.blobs[id.0].name));
                 quote!(&weights::#constant)
             }
-            Arg::Arena(_) if param.access != Access::Read => {
+            Memory::Arena if param.access != Access::Read => {
                 let name = ident(&param.signature.name);
                 if wide { quote!(#name.as_chunks_mut().0.first_chunk_mut()?) } else { quote!(#name) }
             }
-            Arg::Arena(offset) => {
+            Memory::Arena => {
                 let span = if wide { quote!(wide_span) } else { quote!(span) };
-                let (part, start) = match written {
-                    None => (quote!(arena), 0),
-                    Some((start, _, _)) if offset < start => (quote!(before), 0),
-                    Some((_, end, _)) => (quote!(after), end),
+                let (part, from) = match written {
+                    None => (quote!(arena), offset(start, advance)),
+                    Some((other, _)) if arg.start < other.start => (quote!(before), offset(start, advance)),
+                    Some((other, param)) => {
+                        let end = (other.start + bytes(param)) as isize;
+                        (quote!(after), offset(start - end, advance - other.advance as isize))
+                    }
                 };
-                let offset = Literal::usize_unsuffixed(offset - start);
-                quote!(#span(#part, #offset)?)
+                quote!(#span(#part, #from)?)
             }
         }
     });
@@ -317,7 +365,7 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     let width: usize = args.iter().map(|arg| arg.to_string().replace(' ', "").len() + 3).sum();
     if width > CALL {
         for ((arg, param), place) in args.iter_mut().zip(&function.params).zip(&call.args) {
-            if matches!(place, Arg::Arena(_)) && param.access == Access::Read {
+            if place.memory == Memory::Arena && param.access == Access::Read {
                 let name = ident(&param.signature.name);
                 lets.extend(quote!(let #name = #arg;));
                 *arg = quote!(#name);
@@ -327,31 +375,45 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     quote!(#split #lets layers::#name(#(#args),*);)
 }
 
+/// An input or output of the model, or a part of it.
+fn caller_buffer(signature: &Signature, arg: &Arg, param: &Param) -> TokenStream {
+    let name = name_of(signature);
+    if param.signature.len == signature.len {
+        return name;
+    }
+    let from = offset(arg.start as isize, arg.advance as isize);
+    match param.access {
+        Access::Read => quote!(span(#name, #from)?),
+        Access::Write | Access::ReadWrite => quote!(#name.get_mut(#from..)?.first_chunk_mut()?),
+    }
+}
+
 /// A call of a function of assembly, which takes addresses.
 fn print_kernel_call(program: &Program, call: &Call, kernel: &str) -> TokenStream {
     let function = &program.functions[call.function];
-    let uses_arena = call.args.iter().any(|arg| matches!(arg, Arg::Arena(_)));
+    let uses_arena = call.args.iter().any(|arg| arg.memory == Memory::Arena);
     let memory = uses_arena.then(|| quote!(let memory = arena.as_mut_ptr();));
     let named = call.args.iter().zip(&function.params).map(|(arg, param)| {
         let name = ident(&param.signature.name);
         let written = param.access != Access::Read;
-        let value = match *arg {
-            Arg::Input(index) => {
+        let from = offset(arg.start as isize, arg.advance as isize);
+        let moved = ((arg.start, arg.advance) != (0, 0)).then(|| quote!(.wrapping_add(#from)));
+        let value = match arg.memory {
+            Memory::Input(index) => {
                 let input = name_of(&program.inputs[index]);
-                quote!(#input.as_ptr())
+                quote!(#input.as_ptr() #moved)
             }
-            Arg::Output(index) => {
+            Memory::Output(index) => {
                 let output = name_of(&program.outputs[index]);
-                if written { quote!(#output.as_mut_ptr()) } else { quote!(#output.as_ptr()) }
+                if written { quote!(#output.as_mut_ptr() #moved) } else { quote!(#output.as_ptr() #moved) }
             }
-            Arg::Blob(id) => {
+            Memory::Blob(id) => {
                 let constant = ident(&static_name(&program.blobs[id.0].name));
                 quote!(weights::#constant.as_ptr())
             }
-            Arg::Arena(offset) => {
-                let offset = Literal::usize_unsuffixed(offset);
+            Memory::Arena => {
                 let cast = if written { quote!(cast()) } else { quote!(cast_const().cast()) };
-                quote!(memory.wrapping_add(#offset).#cast)
+                quote!(memory.wrapping_add(#from).#cast)
             }
         };
         (quote!(let #name = #value;), name)
@@ -451,9 +513,9 @@ fn dequantizing(name: &str, elem: Elem) -> TokenStream {
 /// The functions that take operands out of the arena, as far as they are used.
 fn span_helpers(program: &Program) -> Vec<TokenStream> {
     let reads = |wide: bool| {
-        program.calls.iter().any(|call| {
+        program.calls().any(|call| {
             call.args.iter().zip(&program.functions[call.function].params).any(|(arg, param)| {
-                matches!(arg, Arg::Arena(_))
+                (arg.memory == Memory::Arena || is_part(program, arg, param))
                     && param.access == Access::Read
                     && (param.signature.elem.bytes() > 1) == wide
             })
