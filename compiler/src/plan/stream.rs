@@ -14,7 +14,7 @@ use ptqc_target_runtimes::Target;
 use super::{
     Goal, Layer, Overlap, Place, Plan, PlannedBuffer, PlannedTensor, Position, Rows, Run, Step, TensorId, View, Work,
 };
-use crate::ir::{Encoding, Shape, Window};
+use crate::ir::{Shape, Window};
 use crate::kernels::{self, UNDECIDED};
 use crate::ops::QuantOp;
 
@@ -26,6 +26,12 @@ const LONGEST: usize = 10;
 
 /// Plans with more layers are searched around the layer that needs most only.
 const SEARCHED_EVERYWHERE: usize = 24;
+
+/// Calls that a loop has to save to be worth it.
+const WORTH_A_LOOP: usize = 3;
+
+/// Calls in a loop, at most.
+const LONGEST_PASS: usize = 100;
 
 /// Groups that are examined to the end, of those with the smallest lower bound.
 const EXAMINED: usize = 6;
@@ -249,47 +255,67 @@ impl<'a> Group<'a> {
     /// Adds the group's layers and their executions to a plan.
     fn stream(self, plan: Plan, target: &Target, goal: Goal) -> Option<Plan> {
         let n = self.members.len();
+        let capacities = self.capacities()?;
         let mut windows = vec![];
         let mut plan = plan;
-        for member in &self.members {
+        for (member, capacity) in self.members.iter().zip(capacities) {
             windows.push((!member.kept).then(|| {
-                plan.buffers.push(PlannedBuffer { bytes: 0, place: Place::Arena(0) });
-                Kept { buffer: plan.buffers.len() - 1, first: 0, capacity: 0 }
+                let bytes = capacity * row_bytes(self.base.tensor(member.layer.result));
+                plan.buffers.push(PlannedBuffer { bytes, place: Place::Arena(0) });
+                Kept { buffer: plan.buffers.len() - 1, first: 0, capacity }
             }));
         }
-        let mut rows = RowByRow {
-            group: &self,
-            plan,
-            target,
-            goal,
-            windows,
-            done: vec![0; n],
-            layers: BTreeMap::new(),
-            passes: vec![],
-        };
-        for row in 0..self.members[n - 1].rows {
-            rows.pass(row)?;
+        let layers = BTreeMap::new();
+        let (done, executions) = (vec![0; n], vec![]);
+        let mut rows = RowByRow { group: &self, plan, target, goal, windows, done, layers, executions };
+        rows.ensure(n - 1, self.members[n - 1].rows)?;
+        // Rows that only the layers behind the group need.
+        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| member.kept) {
+            rows.ensure(index, member.rows)?;
         }
         Some(rows.finish())
     }
 
-    /// How many rows of each member have to be there for the first `rows` rows of the last.
-    fn wanted(&self, rows: usize, done: &[usize]) -> Vec<usize> {
+    /// The operands of a row that members compute, and the rows that it needs of them: those of which it needs least first,
+    /// so that they do not have to wait for the others.
+    fn needs(&self, index: usize, row: usize) -> Vec<(usize, Need)> {
+        let member = &self.members[index];
+        let producers = member.producers.iter().enumerate();
+        let need = |(port, producer): (usize, &Option<usize>)| Some(((*producer)?, member.need(self.base, port, row)));
+        let mut needs: Vec<(usize, Need)> = producers.filter_map(need).collect();
+        needs.sort_by_key(|(_, need)| need.count);
+        needs
+    }
+
+    /// The first row of a member that is still needed; `None` if none is.
+    fn first_needed(&self, index: usize, done: &[usize]) -> Option<usize> {
+        let unfinished = (0..self.members.len()).filter(|&consumer| done[consumer] < self.members[consumer].rows);
+        let needs = unfinished.flat_map(|consumer| self.needs(consumer, done[consumer]));
+        needs.filter(|(producer, _)| *producer == index).map(|(_, need)| need.first).min()
+    }
+
+    /// How many rows of each member are needed at the same time, at most.
+    fn capacities(&self) -> Option<Vec<usize>> {
+        let mut done = vec![0; self.members.len()];
+        let mut capacities = vec![0; self.members.len()];
         let last = self.members.len() - 1;
-        let all = rows == self.members[last].rows;
-        let mut wanted: Vec<usize> =
-            self.members.iter().map(|member| if member.kept && all { member.rows } else { 0 }).collect();
-        wanted[last] = rows;
-        for (index, member) in self.members.iter().enumerate().rev() {
-            for (port, producer) in member.producers.iter().enumerate() {
-                let Some(producer) = *producer else { continue };
-                for row in done[index]..wanted[index] {
-                    let need = member.need(self.base, port, row);
-                    wanted[producer] = wanted[producer].max(need.first + need.count);
-                }
+        self.count_rows(last, self.members[last].rows, &mut done, &mut capacities)?;
+        Some(capacities)
+    }
+
+    fn count_rows(&self, index: usize, rows: usize, done: &mut [usize], capacities: &mut [usize]) -> Option<()> {
+        while done[index] < rows {
+            let row = done[index];
+            for (producer, need) in self.needs(index, row) {
+                self.count_rows(producer, need.first + need.count, done, capacities)?;
             }
+            if !self.members[index].kept {
+                let first = self.first_needed(index, done)?.min(row);
+                capacities[index] = capacities[index].max(row + 1 - first);
+            }
+            done[index] += 1;
         }
-        wanted
+        Some(())
     }
 }
 
@@ -322,47 +348,34 @@ struct RowByRow<'a> {
     /// Rows of each member that have been computed.
     done: Vec<usize>,
     layers: BTreeMap<Key, usize>,
-    /// For each row of the last member, what is executed: layers, and where their tensors begin.
-    passes: Vec<Vec<(usize, Vec<usize>)>>,
+    executions: Vec<Execution>,
 }
 
 impl RowByRow<'_> {
-    /// Computes a row of the last member, and what it needs.
-    fn pass(&mut self, row: usize) -> Option<()> {
-        let wanted = self.group.wanted(row + 1, &self.done);
-        self.passes.push(vec![]);
-        for index in 0..wanted.len() {
-            if self.done[index] < wanted[index] {
-                self.make_room(index)?;
+    /// Computes rows of a member, each as soon as what it needs is there.
+    fn ensure(&mut self, index: usize, rows: usize) -> Option<()> {
+        while self.done[index] < rows {
+            let row = self.done[index];
+            for (producer, need) in self.group.needs(index, row) {
+                self.ensure(producer, need.first + need.count)?;
             }
-        }
-        for index in 0..wanted.len() {
-            for row in self.done[index]..wanted[index] {
-                self.compute(index, row)?;
-            }
-            self.done[index] = self.done[index].max(wanted[index]);
+            self.make_room(index, row)?;
+            self.compute(index, row)?;
+            self.done[index] += 1;
         }
         Some(())
     }
 
-    /// Moves the rows of a window that are still needed to its start.
-    fn make_room(&mut self, index: usize) -> Option<()> {
-        let Some(kept) = self.windows[index] else { return Some(()) };
-        let members = &self.group.members;
-        let consumers = members.iter().enumerate().flat_map(|(consumer, member)| {
-            let ports = (0..member.producers.len()).filter(|&port| member.producers[port] == Some(index));
-            ports.map(move |port| (consumer, port))
-        });
-        let unfinished = consumers.filter(|&(consumer, _)| self.done[consumer] < members[consumer].rows);
-        let needed =
-            unfinished.map(|(consumer, port)| members[consumer].need(self.group.base, port, self.done[consumer]).first);
-        let first = needed.min()?.max(kept.first);
-        let (rows, distance) = (self.done[index].saturating_sub(first), first - kept.first);
-        if rows > 0 && distance > 0 {
+    /// If a window is full, moves the rows that are still needed to its start.
+    fn make_room(&mut self, index: usize, row: usize) -> Option<()> {
+        let Some(kept) = self.windows[index].filter(|kept| row - kept.first >= kept.capacity) else { return Some(()) };
+        let member = &self.group.members[index];
+        let first = self.group.first_needed(index, &self.done)?.min(row);
+        let (rows, distance) = (row - first, first - kept.first);
+        if rows > 0 {
             let layer = self.moving_layer(index, rows, distance)?;
-            let bytes = row_bytes(self.group.base.tensor(members[index].layer.result));
-            let range = (first, first + rows - 1, members[index].rows);
-            self.execute(layer, vec![distance * bytes, 0], range);
+            let bytes = row_bytes(self.group.base.tensor(member.layer.result));
+            self.execute(layer, vec![distance * bytes, 0], (first, first + rows - 1, member.rows));
         }
         self.windows[index] = Some(Kept { first, ..kept });
         Some(())
@@ -381,9 +394,6 @@ impl RowByRow<'_> {
         let mut at: Vec<usize> =
             operands.map(|((&id, need), &producer)| begin(producer, id, need.first)).collect::<Option<_>>()?;
         at.push(begin(Some(index), member.layer.result, row)?);
-        if let Some(kept) = &mut self.windows[index] {
-            kept.capacity = kept.capacity.max(row + 1 - kept.first);
-        }
         self.execute(layer, at, (row, row, member.rows));
         Some(())
     }
@@ -391,7 +401,7 @@ impl RowByRow<'_> {
     fn execute(&mut self, layer: usize, at: Vec<usize>, (first, last, of): (usize, usize, usize)) {
         let rows = self.plan.layers[layer].rows.get_or_insert(Rows { first, last, of });
         (rows.first, rows.last) = (rows.first.min(first), rows.last.max(last));
-        self.passes.last_mut().expect("a pass has begun").push((layer, at));
+        self.executions.push((layer, at));
     }
 
     /// The layer that computes a row of a member from so many rows of its operands.
@@ -472,55 +482,54 @@ impl RowByRow<'_> {
         let view = View::dense(&ty.shape, &order);
         let window = member.and_then(|member| self.windows[member]);
         let buffer = window.map_or(buffer, |kept| kept.buffer);
-        debug_assert!(matches!(ty.encoding, Encoding::Affine(_) | Encoding::Index));
         self.plan.tensors.push(PlannedTensor { name, ty, view, buffer });
         TensorId(self.plan.tensors.len() - 1)
     }
 
-    /// The plan, with passes that differ by constant distances only as repetitions.
     fn finish(mut self) -> Plan {
-        for (member, window) in self.group.members.iter().zip(&self.windows) {
-            if let Some(kept) = window {
-                let bytes = row_bytes(self.group.base.tensor(member.layer.result));
-                self.plan.buffers[kept.buffer].bytes = kept.capacity * bytes;
-            }
-        }
-        let mut first = 0;
-        while first < self.passes.len() {
-            let advances = self.passes.get(first + 1).and_then(|next| advances(&self.passes[first], next));
-            let same = |index: usize| {
-                let pair = self.passes.get(index).zip(self.passes.get(index + 1));
-                pair.is_some_and(|(pass, next)| advances.is_some() && advances == self::advances(pass, next))
-            };
-            let times = 1 + (first..self.passes.len()).take_while(|&index| same(index)).count();
-            let mut steps = advances.into_iter().flatten();
-            let runs = self.passes[first].iter().map(|(layer, at)| {
-                let position = |&start: &usize| Position { start, advance: steps.next().unwrap_or(0) };
-                Run { layer: *layer, at: at.iter().map(position).collect() }
-            });
-            let runs: Vec<Run> = runs.collect();
-            match times {
-                1 => {
-                    let once = |run: Run| Run {
-                        at: run.at.into_iter().map(|at| Position { advance: 0, ..at }).collect(),
-                        ..run
-                    };
-                    add_once(&mut self.plan.steps, runs.into_iter().map(once).collect());
-                }
-                _ => self.plan.steps.push(Step { times, runs }),
-            }
-            first += times;
-        }
+        add_runs(&mut self.plan.steps, &self.executions);
         self.plan
     }
 }
 
-/// By how much everything begins later in the next pass, if that executes the same layers.
-fn advances(pass: &[(usize, Vec<usize>)], next: &[(usize, Vec<usize>)]) -> Option<Vec<usize>> {
-    let layers = |pass: &[(usize, Vec<usize>)]| pass.iter().map(|(layer, _)| *layer).collect::<Vec<_>>();
-    if layers(pass) != layers(next) {
-        return None;
+/// A layer, and where its tensors begin.
+type Execution = (usize, Vec<usize>);
+
+/// Adds executions, those in loops that repeat with constant distances.
+fn add_runs(steps: &mut Vec<Step>, executions: &[Execution]) {
+    let mut rest = executions;
+    while !rest.is_empty() {
+        let loops = (1..=LONGEST_PASS.min(rest.len())).map(|len| (len, repetitions(rest, len)));
+        let saved = |&(len, times): &(usize, usize)| (len * (times - 1), std::cmp::Reverse(len));
+        let (len, times) = loops.max_by_key(saved).unwrap_or((1, 1));
+        if len * (times - 1) >= WORTH_A_LOOP {
+            steps.push(Step { times, runs: repeated(&rest[..len], &rest[len..2 * len]) });
+            rest = &rest[len * times..];
+        } else {
+            add_once(steps, repeated(&rest[..1], &rest[..1]));
+            rest = &rest[1..];
+        }
     }
-    let starts = |pass: &[(usize, Vec<usize>)]| pass.iter().flat_map(|(_, at)| at.clone()).collect::<Vec<_>>();
-    starts(pass).iter().zip(starts(next)).map(|(&from, to)| to.checked_sub(from)).collect()
+}
+
+/// How often the first `len` executions follow each other with the same distances.
+fn repetitions(executions: &[Execution], len: usize) -> usize {
+    let pass = |index: usize| executions.get(index * len..(index + 1) * len);
+    let step = |index: usize| advances(pass(index)?, pass(index + 1)?);
+    let Some(first) = step(0) else { return 1 };
+    1 + (0..).take_while(|&index| step(index).as_ref() == Some(&first)).count()
+}
+
+/// The executions of a pass, which advance to those of the next.
+fn repeated(pass: &[Execution], next: &[Execution]) -> Vec<Run> {
+    let mut steps = advances(pass, next).into_iter().flatten();
+    let mut position = |&start: &usize| Position { start, advance: steps.next().unwrap_or(0) };
+    pass.iter().map(|(layer, at)| Run { layer: *layer, at: at.iter().map(&mut position).collect() }).collect()
+}
+
+/// By how much everything begins later in the next pass, if that executes the same layers.
+fn advances(pass: &[Execution], next: &[Execution]) -> Option<Vec<usize>> {
+    let same = pass.len() == next.len() && pass.iter().zip(next).all(|(a, b)| a.0 == b.0);
+    let starts = pass.iter().zip(next).flat_map(|(a, b)| a.1.iter().zip(&b.1));
+    if same { starts.map(|(from, to)| to.checked_sub(*from)).collect() } else { None }
 }

@@ -270,7 +270,7 @@ fn print_step(program: &Program, step: &Step, variants: &Variants) -> TokenStrea
         return calls;
     }
     let times = Literal::usize_unsuffixed(step.times);
-    let note = comment("Each pass is a row further.");
+    let note = comment("Each pass is some rows further.");
     quote!(#note for pass in 0..#times { #calls })
 }
 
