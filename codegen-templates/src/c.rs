@@ -98,8 +98,8 @@ pub struct Level {
     pub arguments: String,
     /// Parameters that no step needs.
     pub unused: Vec<String>,
-    /// The steps.
-    pub calls: Vec<Call>,
+    /// Its statements.
+    pub steps: Vec<Step>,
 }
 
 /// A function.
@@ -128,6 +128,17 @@ pub struct Kernel {
     pub directives: &'static [&'static str],
     /// The instructions.
     pub lines: Vec<String>,
+}
+
+/// Calls of the entry point, in a loop if `times` is not 1.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Number of passes.
+    pub times: usize,
+    /// Spaces before its calls.
+    pub indent: &'static str,
+    /// The calls of a pass.
+    pub calls: Vec<Call>,
 }
 
 /// A statement of the entry point.
@@ -168,7 +179,7 @@ pub struct Source {
     /// The entry point without opening brace.
     pub prototype: String,
     /// Statements of the entry point.
-    pub calls: Vec<Call>,
+    pub steps: Vec<Step>,
     /// Whether a static arena is needed.
     pub static_arena: bool,
     /// Parameters of the entry point that no call needs.
