@@ -27,7 +27,7 @@ use ptqc_target_runtimes::{Feature, Target};
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
 use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
-use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder};
+use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder, VectorUnit};
 
 /// A way of computing some layers.
 #[derive(Clone, Copy)]
@@ -133,6 +133,16 @@ pub fn all() -> impl Iterator<Item = &'static Kernel> {
     FAMILIES.iter().copied().flatten()
 }
 
+/// The vector instructions of a target of which kernels know several levels.
+pub fn vector_unit(target: &Target) -> Option<&'static VectorUnit> {
+    let levels = [
+        (Feature::Avx512Vnni, &x86::isa::AVX512),
+        (Feature::Avx2, &x86::isa::AVX2),
+        (Feature::Sse41, &x86::isa::SSE41),
+    ];
+    levels.into_iter().find(|(feature, _)| target.has(*feature)).map(|(_, isa)| &isa.unit)
+}
+
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
     let usable = |kernel: &&Kernel| {
@@ -161,6 +171,8 @@ pub struct LayerBuilder<'a> {
     pub f: FunctionBuilder,
     /// Identifier of the layer, the prefix of its constants.
     name: String,
+    /// What constants' names end with, where another variant has others of the name.
+    suffix: String,
     /// Constants of the whole program.
     blobs: &'a mut Vec<Blob>,
     operands: Vec<Buffer>,
@@ -173,8 +185,15 @@ pub struct LayerBuilder<'a> {
 impl<'a> LayerBuilder<'a> {
     /// An empty function with the layer's parameters: operands, then the result, or one for both in place, then working
     /// memory.
-    pub fn new(plan: &'a Plan, layer: &'a Layer, name: String, doc: Vec<String>, blobs: &'a mut Vec<Blob>) -> Self {
-        let mut f = FunctionBuilder::new(name.clone(), doc);
+    /// The function is named after the layer and the variant, if it is one of several.
+    pub fn new(
+        plan: &'a Plan,
+        layer: &'a Layer,
+        (name, suffix): (String, String),
+        doc: Vec<String>,
+        blobs: &'a mut Vec<Blob>,
+    ) -> Self {
+        let mut f = FunctionBuilder::new(format!("{name}{suffix}"), doc).of_layer(&name);
         let mut operands: Vec<Buffer> = vec![];
         let shared = layer.in_place.filter(|_| !layer.kernel.assembly);
         for (port, &id) in layer.operands.iter().enumerate() {
@@ -203,7 +222,7 @@ impl<'a> LayerBuilder<'a> {
             false => (Elem::I8, Access::ReadWrite),
         };
         let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
-        LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
+        LayerBuilder { plan, layer, f, name, suffix, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 
     /// The operator; `None` for a copy.
@@ -241,15 +260,29 @@ impl<'a> LayerBuilder<'a> {
 
     /// Adds constant data.
     pub fn blob(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) -> Buffer {
-        self.blobs.push(Blob { name: format!("{}_{name}", self.name), doc: doc.into(), elem, data });
-        Buffer::Blob(BlobId(self.blobs.len() - 1))
+        Buffer::Blob(self.constant(name, doc.into(), elem, data))
     }
 
     /// Adds constant data whose address is a further parameter of the function.
     pub fn pass(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) {
         self.f.param(name, elem, data.len(), Access::Read);
-        self.blob(name, doc, elem, data);
-        self.passed.push(BlobId(self.blobs.len() - 1));
+        let id = self.constant(name, doc.into(), elem, data);
+        self.passed.push(id);
+    }
+
+    /// Constant data; what another variant of the layer has already is not there twice.
+    fn constant(&mut self, name: &str, doc: String, elem: Elem, data: Vec<i64>) -> BlobId {
+        let plain = format!("{}_{name}", self.name);
+        let named =
+            |blob: &Blob| blob.name.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        let same = |blob: &Blob| blob.elem == elem && blob.data == data && named(blob);
+        if let Some(index) = self.blobs.iter().position(same) {
+            return BlobId(index);
+        }
+        let taken = self.blobs.iter().any(|blob| blob.name == plain);
+        let name = if taken { format!("{plain}{}", self.suffix) } else { plain };
+        self.blobs.push(Blob { name, doc, elem, data });
+        BlobId(self.blobs.len() - 1)
     }
 
     /// Gives the function a body in assembly. Its parameters are the operands, the result, the working memory if there

@@ -15,8 +15,10 @@ pub struct FunctionBuilder {
 impl FunctionBuilder {
     /// An empty function.
     pub fn new(name: impl Into<String>, doc: Vec<String>) -> Self {
+        let name = name.into();
         let function = Function {
-            name: name.into(),
+            layer: name.clone(),
+            name,
             doc,
             params: vec![],
             vectors: None,
@@ -104,6 +106,12 @@ impl FunctionBuilder {
     /// Stores an element.
     pub fn store(&mut self, buffer: Buffer, index: impl Into<Affine>, value: Expr) {
         self.push(Stmt::Store { buffer, index: index.into(), value });
+    }
+
+    /// Says which layer the function computes, if it is not named after it.
+    pub fn of_layer(mut self, layer: &str) -> Self {
+        self.function.layer = layer.to_owned();
+        self
     }
 
     /// Says which vector instructions the function calls.

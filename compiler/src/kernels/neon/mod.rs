@@ -41,6 +41,8 @@ const ARMV7: VectorUnit = VectorUnit {
     header: "arm_neon.h",
     c_features: "",
     c_promised: "defined(__ARM_NEON)",
+    c_register: "w",
+    detection: None,
     // Of 32-bit Arm, stable Rust has no intrinsics.
     rust_module: "aarch64",
     rust_features: "",
