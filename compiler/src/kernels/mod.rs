@@ -118,7 +118,7 @@ const fn portable(name: &'static str, accepts: fn(&Layer, &Plan) -> bool, build:
     Kernel { name, accepts, build, ..PORTABLE }
 }
 
-/// What plain loops cost about: a product with its loads, an element with its requantization.
+/// What plain loops cost about: a product with its loads, an element that is read, an element with its requantization.
 fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
     let result = &plan.tensor(layer.result).ty.shape;
     let macs = match &layer.work {
@@ -126,7 +126,8 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
         Work::Copy => 0,
     };
     let elements = result.len() as u64;
-    8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
+    let read: usize = layer.operands.iter().map(|&id| plan.tensor(id).ty.shape.len()).sum();
+    8 * macs + 4 * read as u64 + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 
 /// All kernels.

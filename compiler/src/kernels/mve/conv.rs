@@ -90,16 +90,29 @@ impl Kernel {
         let rows = Products::new(g.kernel[0], g.kernel[1] * g.inputs, g.outputs).filter(|_| !g.planar);
         let rows = rows.map(Products::from_table);
         let rows = rows.map(|rows| if g.stride[1] == 1 { rows.slide(g.inputs) } else { rows });
-        let cost = |p: &Products| p.parts * p.blocks * 14 * g.outputs.div_ceil(4);
-        let gathering = g.runs() * 5 + 20;
-        let (source, products) = match (rows, patches) {
-            (Some(rows), Some(patches)) if cost(&patches) + gathering < cost(&rows) => (Source::Patches, patches),
-            (Some(rows), _) => (Source::Rows, rows),
-            (None, patches) => (Source::Patches, patches?),
+        let ways = [(Source::Rows, rows), (Source::Patches, patches)];
+        let kernels = ways.into_iter().filter_map(|(source, products)| {
+            Kernel::new(geometry.clone(), source, products?).finishing(layer, &conv.weighted)
+        });
+        kernels.min_by_key(|kernel| kernel.assembly().instructions())
+    }
+
+    fn new(geometry: Geometry, source: Source, products: Products) -> Kernel {
+        let table = if source == Source::Patches { geometry.runs() } else { products.table_words() };
+        let (header, locals) = match source {
+            Source::Operand => (OPERAND_HEADER, OPERAND_LOCALS),
+            _ => (RING_HEADER, RING_LOCALS),
         };
-        let table = if source == Source::Rows { products.table_words() } else { g.runs() };
-        let frame = Frame::new(table, RING_HEADER, RING_LOCALS);
-        Kernel { source, products, frame, geometry, addend: None }.finishing(layer, &conv.weighted)
+        let (header, locals) = match products.sum {
+            Some(_) => ([header, SUM_HEADER].concat(), [locals, SUM_LOCALS].concat()),
+            None => (header.to_vec(), locals.to_vec()),
+        };
+        Kernel { geometry, source, frame: Frame::new(table, &header, &locals), products, addend: None }
+    }
+
+    fn pointwise(geometry: Geometry) -> Option<Kernel> {
+        let products = Products::new(1, geometry.inputs, geometry.outputs)?;
+        Some(Kernel::new(geometry, Source::Operand, products))
     }
 
     /// The same with what the layer's results need: shifts, an addition.
@@ -108,21 +121,8 @@ impl Kernel {
         let Some(added) = &layer.added else { return Some(self) };
         self.products.sum = Some(Sum::new(added, weighted.clamp)?);
         let twice = layer.operands[..layer.operands.len() - 1].contains(layer.operands.last()?);
-        self.addend = Some(if twice { Addend::Operand } else { Addend::Other });
-        let (header, locals) =
-            if self.is_ring() { (RING_HEADER, RING_LOCALS) } else { (OPERAND_HEADER, OPERAND_LOCALS) };
-        let table = match self.source {
-            Source::Patches => self.geometry.runs(),
-            _ => self.products.table_words(),
-        };
-        self.frame = Frame::new(table, &[header, SUM_HEADER].concat(), &[locals, SUM_LOCALS].concat());
-        Some(self)
-    }
-
-    fn pointwise(geometry: Geometry) -> Option<Kernel> {
-        let products = Products::new(1, geometry.inputs, geometry.outputs)?;
-        let frame = Frame::new(products.table_words(), OPERAND_HEADER, OPERAND_LOCALS);
-        Some(Kernel { source: Source::Operand, products, frame, geometry, addend: None })
+        let addend = Some(if twice { Addend::Operand } else { Addend::Other });
+        Some(Kernel { addend, ..Kernel::new(self.geometry, self.source, self.products) })
     }
 
     /// The bytes of a stretch in the order in which the products are added.

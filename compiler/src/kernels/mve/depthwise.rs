@@ -13,8 +13,9 @@ use crate::kernels::LayerBuilder;
 use crate::plan::{Layer, Plan};
 use crate::program::{Assembly, Elem};
 
-/// Channels that are copied together.
-const CHUNK: usize = 8;
+/// Channels that are copied together: half a vector, or a whole one.
+const HALF: usize = 8;
+const WHOLE: usize = 16;
 
 /// Positions that are requantized together.
 const LANES: usize = 4;
@@ -72,7 +73,7 @@ impl Kernel {
         let g = &kernel.geometry;
         let fits = g.taps() <= 2 * VECTOR
             && g.stride[0] <= g.kernel[0]
-            && kernel.band() * CHUNK < 1 << 16
+            && kernel.band() * WHOLE < 1 << 16
             && kernel.step() * 2 < 128;
         fits.then_some(kernel)
     }
@@ -221,9 +222,14 @@ impl Kernel {
         a
     }
 
-    /// Whether there are fewer channels than a chunk has.
+    /// Channels that are copied together.
+    fn chunk(&self) -> usize {
+        if self.geometry.inputs < WHOLE { HALF } else { WHOLE }
+    }
+
+    /// Whether there are fewer channels than that.
     fn copies_few(&self) -> bool {
-        self.geometry.inputs < CHUNK
+        self.geometry.inputs < HALF
     }
 
     /// Sets the predicate of the last, incomplete group of results.
@@ -238,9 +244,16 @@ impl Kernel {
     fn load(&self, a: &mut Assembly) {
         let (g, f) = (&self.geometry, &self.frame);
         let (copied, filled) = g.loads();
-        let chunks = g.inputs.div_ceil(CHUNK) as u64;
-        a.comment("Copies rows, eight channels at a time. q1: offsets of their bands; q2: padding.");
-        f.ops(a, "ldr r4, {band}\n mov r6, #0\n vidup.u16 q1, r6, #1\n vmul.i16 q1, q1, r4\n ldr r4, {fill}\n vdup.32 q2, r4");
+        let chunks = g.inputs.div_ceil(self.chunk()) as u64;
+        a.comment("Copies rows. q1: offsets of the bands of eight channels, of a whole vector the even ones, q3: of the odd ones;");
+        a.comment("q2: padding.");
+        f.ops(a, "ldr r4, {band}\n mov r6, #0");
+        if self.chunk() == WHOLE {
+            a.ops("vidup.u16 q1, r6, #2\n vmul.i16 q1, q1, r4\n vadd.i16 q3, q1, r4");
+        } else {
+            a.ops("vidup.u16 q1, r6, #1\n vmul.i16 q1, q1, r4");
+        }
+        f.ops(a, "ldr r4, {fill}\n vdup.32 q2, r4");
         if self.copies_few() {
             a.op(format!("mov r4, #{}", g.inputs));
             a.op("vctp.16 r4");
@@ -258,9 +271,10 @@ impl Kernel {
                     f.ops(a, "ldr r4, {width}\n dls lr, r4");
                     a.passes(self.width() as u64, |a| {
                         a.label(2);
-                        match self.copies_few() {
-                            true => a.ops("vpst\n vldrbt.u16 q0, [r5]"),
-                            false => a.op("vldrb.u16 q0, [r5]"),
+                        match self.chunk() {
+                            WHOLE => a.op("vldrb.u8 q0, [r5]"),
+                            _ if self.copies_few() => a.ops("vpst\n vldrbt.u16 q0, [r5]"),
+                            _ => a.op("vldrb.u16 q0, [r5]"),
                         }
                         a.op("add r5, r12");
                         self.store(a, "q0");
@@ -298,22 +312,30 @@ impl Kernel {
             true => a.ops(&format!("vpst\n vstrbt.16 {value}, [r6, q1]")),
             false => a.op(format!("vstrb.16 {value}, [r6, q1]")),
         }
+        if self.chunk() == WHOLE {
+            if value == "q0" {
+                a.op("vshr.u16 q0, q0, #8");
+            }
+            a.op(format!("vstrb.16 {value}, [r6, q3]"));
+        }
         a.op(format!("add r6, #{}", self.geometry.kernel[0]));
     }
 
-    /// To the next eight channels, or the last eight.
+    /// To the next channels; the last chunk ends at the last one.
     fn next_chunk(&self, a: &mut Assembly, more: &str, label: u32) {
-        let rest = self.geometry.inputs % CHUNK;
-        if self.geometry.inputs <= CHUNK {
+        let chunk = self.chunk();
+        if self.geometry.inputs <= chunk {
             return;
         }
-        a.ops("mov r0, #8");
-        if rest > 0 {
-            a.op("sub r1, r8, #8");
-            a.ops("cmp r1, #8\n it lt\n movlt r0, r1");
+        a.op(format!("mov r0, #{chunk}"));
+        if !self.geometry.inputs.is_multiple_of(chunk) {
+            a.op(format!("sub r1, r8, #{chunk}"));
+            a.op(format!("cmp r1, #{chunk}"));
+            a.ops("it lt\n movlt r0, r1");
         }
         a.ops(more);
-        self.frame.ops(a, "ldr r4, {band}\n mla r2, r0, r4, r2\n subs r8, #8");
+        self.frame.ops(a, "ldr r4, {band}\n mla r2, r0, r4, r2");
+        a.op(format!("subs r8, #{chunk}"));
         a.op(format!("bgt {label}b"));
     }
 
