@@ -118,6 +118,17 @@ pub const KERNELS: &[Kernel] = &[
         ..PORTABLE
     },
     Kernel {
+        name: "armv7m.packed_product",
+        accepts: scalar::ProductKernel::accepts,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| scalar::ARMV7M_PACKED.instructions(layer, plan),
+        scratch: |layer, plan| scalar::ARMV7M_PACKED.scratch(layer, plan),
+        lead: |layer, plan| scalar::ARMV7M_PACKED.lead(layer, plan),
+        assembly: true,
+        build: |b| scalar::ARMV7M_PACKED.build(b),
+        ..PORTABLE
+    },
+    Kernel {
         name: "armv7m.row_product",
         accepts: scalar::ProductKernel::accepts_dense,
         needs: &[Feature::Thumb2],

@@ -34,13 +34,13 @@ const TAIL: usize = 48;
 const TAILS: usize = 52;
 const MAIN: usize = 56;
 const NEXT: usize = 60;
-// Where windows are gathered, also:
-const HEAD: usize = 64;
-const BASE: usize = 68;
-const COLUMN: usize = 72;
-const LINE: usize = 76;
-const ORIGIN: usize = 80;
-const COLUMNS: usize = 84;
+// Where windows are gathered, by any kernel:
+pub const HEAD: usize = 64;
+pub const BASE: usize = 68;
+pub const COLUMN: usize = 72;
+pub const LINE: usize = 76;
+pub const ORIGIN: usize = 80;
+pub const COLUMNS: usize = 84;
 const RETURN: usize = 88;
 
 /// Words in front of the rows of weights that both kernels read.
@@ -63,7 +63,7 @@ pub fn pairs(product: &Product) -> Assembly {
     let kind = if product.patches.is_some() { "conv" } else { "pointwise" };
     let mut a = Assembly::new(kind, doc(product), THUMB2);
     let has = Loops::new(k, channels, PAIR_CHANNELS);
-    let frame = if product.patches.is_some() { 92 } else { 64 };
+    let frame = if product.patches.is_some() { WINDOW_FRAME } else { 64 };
     let blob = if product.patches.is_some() { "r3" } else { "r2" };
     a.ops(&format!(
         "push {{r4-r11, lr}}
@@ -84,21 +84,11 @@ pub fn pairs(product: &Product) -> Assembly {
              add r4, #3
              bic r4, #3
              add r4, r2
-             strd r2, r4, [sp, #{X0}]
-             str {blob}, [sp, #{HEAD}]
-             ldr r8, [r3, #{START}]
-             add r8, r0
-             str r8, [sp, #{BASE}]
-             str r8, [sp, #{ORIGIN}]
-             ldr r8, [r3, #{FIRST_COLUMN}]
-             str r8, [sp, #{COLUMN}]
-             ldr r8, [r3, #{FIRST_LINE}]
-             str r8, [sp, #{LINE}]
-             ldr r8, [r3, #{OUTPUT_COLUMNS}]
-             str r8, [sp, #{COLUMNS}]
-             add {blob}, #{}",
-            4 * window::WORDS
+             strd r2, r4, [sp, #{X0}]"
         )),
+    }
+    if product.patches.is_some() {
+        start_windows(&mut a);
     }
     a.ops(&format!("add r7, {blob}\n strd r7, r9, [sp, #{BLOCKS}]\n str {blob}, [sp, #{ROWS}]"));
     a.passes(pair_count, |a| {
@@ -124,6 +114,28 @@ pub fn pairs(product: &Product) -> Assembly {
         gather(&mut a, patches);
     }
     a
+}
+
+/// Bytes of the frame of a kernel that gathers windows.
+pub const WINDOW_FRAME: usize = 92;
+
+/// Reads the words that describe windows at r3, which is then behind them. r0 is the operand. Uses r12.
+pub fn start_windows(a: &mut Assembly) {
+    a.ops(&format!(
+        "str r3, [sp, #{HEAD}]
+         ldr r12, [r3, #{START}]
+         add r12, r0
+         str r12, [sp, #{BASE}]
+         str r12, [sp, #{ORIGIN}]
+         ldr r12, [r3, #{FIRST_COLUMN}]
+         str r12, [sp, #{COLUMN}]
+         ldr r12, [r3, #{FIRST_LINE}]
+         str r12, [sp, #{LINE}]
+         ldr r12, [r3, #{OUTPUT_COLUMNS}]
+         str r12, [sp, #{COLUMNS}]
+         add r3, #{}",
+        4 * window::WORDS
+    ));
 }
 
 /// Which loops a text has: a loop without passes is left out.
@@ -310,7 +322,7 @@ pub fn requantize(a: &mut Assembly, [sum, low, multiplier, zero]: [&str; 4], cla
 }
 
 /// A subroutine: copies the window to r2 and steps to the next.
-fn gather(a: &mut Assembly, patches: &Patches) {
+pub fn gather(a: &mut Assembly, patches: &Patches) {
     let clips = patches.clips();
     let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
     let runs = windows * (patches.planes * patches.kernel[0]) as u64;
