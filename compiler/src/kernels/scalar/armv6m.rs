@@ -417,7 +417,7 @@ fn gather(a: &mut Assembly, patches: &Patches) {
     let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
     let planes = windows * patches.planes as u64;
     let runs = planes * patches.kernel[0] as u64;
-    let census = patches.census();
+    let census = patches.census(true);
     let slot = |word: usize| format!("[sp, #{}]", WINDOW + word);
     a.total(windows, |a| {
         a.label(90);
@@ -475,7 +475,9 @@ fn gather(a: &mut Assembly, patches: &Patches) {
         a.total(census.outside, |a| a.ops(&format!("ldr r4, {}\n ldr r7, {}", slot(window::RUN), slot(window::FILL))));
         fill(a, 83, census.outside * patches.run() as u64);
         a.label(84);
-        a.total(runs, |a| a.ops(&format!("mov r4, r9\n ldr r7, {}\n adds r4, r7\n mov r9, r4", slot(window::DILATION))));
+        a.total(runs, |a| {
+            a.ops(&format!("mov r4, r9\n ldr r7, {}\n adds r4, r7\n mov r9, r4", slot(window::DILATION)))
+        });
     }
     a.total(runs, |a| {
         a.ops(&format!(

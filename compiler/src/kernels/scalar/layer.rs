@@ -91,10 +91,8 @@ fn pointwise<'a>(conv: &'a QConv, x: &PlannedTensor, y: &PlannedTensor) -> Optio
     let (k, channels) = (conv.group_inputs(), conv.weighted.channels.len());
     let (xs, ys) = (x.view.strides()?, y.view.strides()?);
     let positions = (0..dims.len()).filter(|&axis| axis != 1);
-    let positions = positions.map(|axis| Dim {
-        extent: y.ty.shape.dims()[axis],
-        strides: vec![xs[axis] as isize, ys[axis] as isize],
-    });
+    let positions = positions
+        .map(|axis| Dim { extent: y.ty.shape.dims()[axis], strides: vec![xs[axis] as isize, ys[axis] as isize] });
     let pixels = dense_rows(joined(positions.collect()), k, channels)?;
     let last = |stride: usize, extent: usize| extent == 1 || stride == 1;
     if !last(xs[1], k) || !last(ys[1], channels) {
@@ -193,12 +191,7 @@ pub fn plane_window(window: &Window, swap: bool) -> Option<PlaneWindow> {
     })
 }
 
-fn windows<'a>(
-    conv: &'a QConv,
-    x: &PlannedTensor,
-    y: &PlannedTensor,
-    plan: &Plan,
-) -> Option<ProductLayer<'a>> {
+fn windows<'a>(conv: &'a QConv, x: &PlannedTensor, y: &PlannedTensor, plan: &Plan) -> Option<ProductLayer<'a>> {
     // A dilated window over one axis is read line by line.
     let swap = conv.window.rank() == 1 && conv.window.dilation[0] > 1 && conv.window.kernel[0] > 1;
     let (from, to) = (plane(x, swap)?, plane(y, swap)?);

@@ -216,7 +216,8 @@ impl DepthwiseKernel {
     /// The function.
     pub fn build(&self, b: &mut LayerBuilder) {
         let Some(found) = depthwise(b.layer, b.plan) else { return };
-        let (Some(assembly), Some(blocks)) = ((self.assembly)(&found.depthwise), (self.blocks)(&found.depthwise)) else {
+        let (Some(assembly), Some(blocks)) = ((self.assembly)(&found.depthwise), (self.blocks)(&found.depthwise))
+        else {
             return;
         };
         let doc = "What the assembly reads, in its order: sizes, then bias, multiplier and weights of each channel.";

@@ -110,7 +110,9 @@ pub fn copy_header(a: &mut Assembly, from: &str, at: usize, words: usize) {
     a.ops(&format!("addi t0, sp, {at}\n addi t1, {from}, {}", 4 * words));
     a.passes(words as u64, |a| {
         a.label(9);
-        a.ops(&format!("lw t2, 0({from})\n sw t2, 0(t0)\n addi {from}, {from}, 4\n addi t0, t0, 4\n bne {from}, t1, 9b"));
+        a.ops(&format!(
+            "lw t2, 0({from})\n sw t2, 0(t0)\n addi {from}, {from}, 4\n addi t0, t0, 4\n bne {from}, t1, 9b"
+        ));
     });
 }
 
@@ -384,7 +386,7 @@ fn gather(a: &mut Assembly, patches: &Patches) {
     let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
     let planes = windows * patches.planes as u64;
     let runs = planes * patches.kernel[0] as u64;
-    let census = patches.census();
+    let census = patches.census(true);
     let slot = |word: usize| format!("{}(sp)", WINDOW + word);
     a.total(windows, |a| {
         a.label(90);

@@ -186,7 +186,10 @@ fn block(a: &mut Assembly, layer: &Depthwise, blocks: Blocks) {
     a.op("add a0, a0, t4");
     if blocks.overlap > 0 {
         // Only the second block overlaps the one before.
-        a.ops(&format!("lw t0, {SHARED}(sp)\n sub a1, a1, t0\n sw zero, {SHARED}(sp)\n lw t4, {}", slot(plane::NEXT_BLOCK)));
+        a.ops(&format!(
+            "lw t0, {SHARED}(sp)\n sub a1, a1, t0\n sw zero, {SHARED}(sp)\n lw t4, {}",
+            slot(plane::NEXT_BLOCK)
+        ));
     }
     a.ops("addi a4, a4, -1\n bnez a4, 7b");
 }
