@@ -28,8 +28,18 @@ pub enum Feature {
     Neon,
     /// The instructions of RV32IM.
     RiscV,
+    /// The 64-bit instruction set: 32 vector registers, and instructions on their upper halves.
+    AArch64,
+    /// Products of four bytes summed into 32 bits (Armv8.2-A, FEAT_DotProd).
+    DotProduct,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
+    /// 128-bit integer vectors of x86, up to SSE4.1.
+    Sse41,
+    /// 256-bit integer vectors of x86.
+    Avx2,
+    /// 512-bit integer vectors of x86 with sums of four products of bytes (AVX-512 F, BW, VL, VNNI).
+    Avx512Vnni,
 }
 
 impl Feature {
@@ -42,7 +52,12 @@ impl Feature {
             Feature::Mve => "mve",
             Feature::Neon => "neon",
             Feature::RiscV => "rv32im",
+            Feature::AArch64 => "aarch64",
+            Feature::DotProduct => "dot-product",
             Feature::LongMultiply => "long-multiply",
+            Feature::Sse41 => "sse4.1",
+            Feature::Avx2 => "avx2",
+            Feature::Avx512Vnni => "avx512-vnni",
         }
     }
 }
@@ -58,6 +73,8 @@ pub struct Target {
     pub rust_archs: &'static [&'static str],
     /// What a kernel can rely on.
     pub features: &'static [Feature],
+    /// Features that some processors of the target have, the best first: code for the target finds out when it runs.
+    pub variants: &'static [Variant],
     /// C compilers that know the target, the usual one first.
     pub compilers: &'static [Compiler],
     /// What rustc calls the target; `None` where it knows none, or none that links with the C compilers' code.
@@ -68,6 +85,15 @@ pub struct Target {
     pub cost: Cost,
 }
 
+/// More features, which some processors of a target have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// An identifier.
+    pub name: &'static str,
+    /// All that a kernel can rely on there.
+    pub features: &'static [Feature],
+}
+
 /// A target of rustc.
 #[derive(Debug, Clone, Copy)]
 pub struct RustTarget {
@@ -75,6 +101,8 @@ pub struct RustTarget {
     pub triple: Option<&'static str>,
     /// The processor.
     pub cpu: Option<&'static str>,
+    /// What a kernel in Rust can rely on, where stable Rust cannot express all that the processor can.
+    pub features: Option<&'static [Feature]>,
 }
 
 /// A C compiler and the flags that select the target.
@@ -106,6 +134,19 @@ impl Target {
     /// Whether a kernel can rely on a feature.
     pub fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
+    }
+
+    /// The same with what a kernel in Rust can rely on.
+    pub fn in_rust(self) -> Target {
+        match self.rust.and_then(|rust| rust.features) {
+            Some(features) => Target { features, ..self },
+            None => self,
+        }
+    }
+
+    /// The target with the features of a variant.
+    pub fn with(&self, variant: &Variant) -> Target {
+        Target { features: variant.features, variants: &[], ..*self }
     }
 
     /// The target of this name.

@@ -1,7 +1,7 @@
 //! How layers are computed: builders of loops, one for each kind of work and each way of doing it.
 //!
 //! A builder is written once for all output languages. Which builder a layer gets is decided by the table
-//! [`KERNELS`]: of those that accept the layer and whose features the target has, the cheapest.
+//! [`FAMILIES`]: of those that accept the layer and whose features the target has, the cheapest.
 
 mod arg_max;
 mod common;
@@ -11,11 +11,14 @@ mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod mve;
+mod neon;
 mod pad;
 mod pool;
 mod scalar;
 mod softmax;
 mod thumb;
+mod x86;
 
 use std::fmt;
 
@@ -24,7 +27,7 @@ use ptqc_target_runtimes::{Feature, Target};
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
 use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
-use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder};
+use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder, VectorUnit};
 
 /// A way of computing some layers.
 #[derive(Clone, Copy)]
@@ -53,8 +56,12 @@ pub struct Kernel {
     pub build: fn(&mut LayerBuilder),
 }
 
-/// All kernels. A faster variant is one line here.
-pub const KERNELS: &[Kernel] = &[
+/// All kernels, by what they are written in. A faster variant is a row in the table of its family.
+const FAMILIES: &[&[Kernel]] =
+    &[LOOPS, thumb::KERNELS, scalar::KERNELS, dsp::KERNELS, mve::KERNELS, neon::KERNELS, x86::KERNELS];
+
+/// The kernels of all targets.
+const LOOPS: &[Kernel] = &[
     Kernel {
         name: "conv",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
@@ -86,130 +93,6 @@ pub const KERNELS: &[Kernel] = &[
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
-    Kernel {
-        name: "dsp.pointwise",
-        accepts: dsp::pointwise::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::pointwise::instructions,
-        scratch: dsp::pointwise::scratch,
-        lead: dsp::pointwise::lead,
-        assembly: true,
-        build: dsp::pointwise::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "thumb.table",
-        accepts: thumb::table::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: thumb::table::instructions,
-        assembly: true,
-        build: thumb::table::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_PAIRS.instructions(layer, plan),
-        scratch: |layer, plan| scalar::ARMV7M_PAIRS.scratch(layer, plan),
-        lead: |layer, plan| scalar::ARMV7M_PAIRS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV7M_PAIRS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.packed_product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_PACKED.instructions(layer, plan),
-        scratch: |layer, plan| scalar::ARMV7M_PACKED.scratch(layer, plan),
-        lead: |layer, plan| scalar::ARMV7M_PACKED.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV7M_PACKED.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.row_product",
-        accepts: scalar::ProductKernel::accepts_dense,
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_ROWS.instructions(layer, plan),
-        lead: |layer, plan| scalar::ARMV7M_ROWS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV7M_ROWS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv7m.depthwise",
-        accepts: |layer, plan| scalar::ARMV7M_DEPTHWISE.accepts(layer, plan),
-        needs: &[Feature::Thumb2],
-        instructions: |layer, plan| scalar::ARMV7M_DEPTHWISE.instructions(layer, plan),
-        scratch: scalar::DepthwiseKernel::scratch,
-        assembly: true,
-        build: |b| scalar::ARMV7M_DEPTHWISE.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv6m.product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::Thumb1],
-        instructions: |layer, plan| scalar::ARMV6M_QUADS.instructions(layer, plan),
-        scratch: |layer, plan| scalar::ARMV6M_QUADS.scratch(layer, plan),
-        lead: |layer, plan| scalar::ARMV6M_QUADS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV6M_QUADS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv6m.row_product",
-        accepts: scalar::ProductKernel::accepts_dense,
-        needs: &[Feature::Thumb1],
-        instructions: |layer, plan| scalar::ARMV6M_ROWS.instructions(layer, plan),
-        lead: |layer, plan| scalar::ARMV6M_ROWS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::ARMV6M_ROWS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "armv6m.depthwise",
-        accepts: |layer, plan| scalar::ARMV6M_DEPTHWISE.accepts(layer, plan),
-        needs: &[Feature::Thumb1],
-        instructions: |layer, plan| scalar::ARMV6M_DEPTHWISE.instructions(layer, plan),
-        scratch: scalar::DepthwiseKernel::scratch,
-        assembly: true,
-        build: |b| scalar::ARMV6M_DEPTHWISE.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "riscv.product",
-        accepts: scalar::ProductKernel::accepts,
-        needs: &[Feature::RiscV],
-        instructions: |layer, plan| scalar::RISCV_QUADS.instructions(layer, plan),
-        scratch: |layer, plan| scalar::RISCV_QUADS.scratch(layer, plan),
-        lead: |layer, plan| scalar::RISCV_QUADS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::RISCV_QUADS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "riscv.row_product",
-        accepts: scalar::ProductKernel::accepts_dense,
-        needs: &[Feature::RiscV],
-        instructions: |layer, plan| scalar::RISCV_ROWS.instructions(layer, plan),
-        lead: |layer, plan| scalar::RISCV_ROWS.lead(layer, plan),
-        assembly: true,
-        build: |b| scalar::RISCV_ROWS.build(b),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "riscv.depthwise",
-        accepts: |layer, plan| scalar::RISCV_DEPTHWISE.accepts(layer, plan),
-        needs: &[Feature::RiscV],
-        instructions: |layer, plan| scalar::RISCV_DEPTHWISE.instructions(layer, plan),
-        scratch: scalar::DepthwiseKernel::scratch,
-        assembly: true,
-        build: |b| scalar::RISCV_DEPTHWISE.build(b),
-        ..PORTABLE
-    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -244,6 +127,21 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
     8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 
+/// All kernels.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// The vector instructions of a target of which kernels know several levels.
+pub fn vector_unit(target: &Target) -> Option<&'static VectorUnit> {
+    let levels = [
+        (Feature::Avx512Vnni, &x86::isa::AVX512),
+        (Feature::Avx2, &x86::isa::AVX2),
+        (Feature::Sse41, &x86::isa::SSE41),
+    ];
+    levels.into_iter().find(|(feature, _)| target.has(*feature)).map(|(_, isa)| &isa.unit)
+}
+
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
     let usable = |kernel: &&Kernel| {
@@ -252,7 +150,7 @@ pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option
             && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
     };
-    KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+    all().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
 }
 
 impl fmt::Debug for Kernel {
@@ -272,6 +170,8 @@ pub struct LayerBuilder<'a> {
     pub f: FunctionBuilder,
     /// Identifier of the layer, the prefix of its constants.
     name: String,
+    /// What constants' names end with, where another variant has others of the name.
+    suffix: String,
     /// Constants of the whole program.
     blobs: &'a mut Vec<Blob>,
     operands: Vec<Buffer>,
@@ -284,8 +184,15 @@ pub struct LayerBuilder<'a> {
 impl<'a> LayerBuilder<'a> {
     /// An empty function with the layer's parameters: operands, then the result, or one for both in place, then working
     /// memory.
-    pub fn new(plan: &'a Plan, layer: &'a Layer, name: String, doc: Vec<String>, blobs: &'a mut Vec<Blob>) -> Self {
-        let mut f = FunctionBuilder::new(name.clone(), doc);
+    /// The function is named after the layer and the variant, if it is one of several.
+    pub fn new(
+        plan: &'a Plan,
+        layer: &'a Layer,
+        (name, suffix): (String, String),
+        doc: Vec<String>,
+        blobs: &'a mut Vec<Blob>,
+    ) -> Self {
+        let mut f = FunctionBuilder::new(format!("{name}{suffix}"), doc).of_layer(&name);
         let mut operands: Vec<Buffer> = vec![];
         let shared = layer.in_place.filter(|_| !layer.kernel.assembly);
         for (port, &id) in layer.operands.iter().enumerate() {
@@ -314,7 +221,7 @@ impl<'a> LayerBuilder<'a> {
             false => (Elem::I8, Access::ReadWrite),
         };
         let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
-        LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
+        LayerBuilder { plan, layer, f, name, suffix, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 
     /// The operator; `None` for a copy.
@@ -352,15 +259,29 @@ impl<'a> LayerBuilder<'a> {
 
     /// Adds constant data.
     pub fn blob(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) -> Buffer {
-        self.blobs.push(Blob { name: format!("{}_{name}", self.name), doc: doc.into(), elem, data });
-        Buffer::Blob(BlobId(self.blobs.len() - 1))
+        Buffer::Blob(self.constant(name, doc.into(), elem, data))
     }
 
     /// Adds constant data whose address is a further parameter of the function.
     pub fn pass(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) {
         self.f.param(name, elem, data.len(), Access::Read);
-        self.blob(name, doc, elem, data);
-        self.passed.push(BlobId(self.blobs.len() - 1));
+        let id = self.constant(name, doc.into(), elem, data);
+        self.passed.push(id);
+    }
+
+    /// Constant data; what another variant of the layer has already is not there twice.
+    fn constant(&mut self, name: &str, doc: String, elem: Elem, data: Vec<i64>) -> BlobId {
+        let plain = format!("{}_{name}", self.name);
+        let named =
+            |blob: &Blob| blob.name.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        let same = |blob: &Blob| blob.elem == elem && blob.data == data && named(blob);
+        if let Some(index) = self.blobs.iter().position(same) {
+            return BlobId(index);
+        }
+        let taken = self.blobs.iter().any(|blob| blob.name == plain);
+        let name = if taken { format!("{plain}{}", self.suffix) } else { plain };
+        self.blobs.push(Blob { name, doc, elem, data });
+        BlobId(self.blobs.len() - 1)
     }
 
     /// Gives the function a body in assembly. Its parameters are the operands, the result, the working memory if there

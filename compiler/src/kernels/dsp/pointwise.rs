@@ -79,7 +79,7 @@ impl Shape<'_> {
 
     fn blocks(&self) -> Blocks {
         let steps = steps(self.inputs).len();
-        Blocks { channels: self.outputs, steps, style: self.rows.style(), columns: self.passes() }
+        Blocks { channels: self.outputs, style: self.rows.style(), columns: vec![(steps, self.passes())], skips: None }
     }
 
     fn unpack(&self) -> Unpack {
@@ -93,7 +93,7 @@ impl Shape<'_> {
         data.extend(self.blocks().head());
         data.extend(self.unpack().head(self.conv.weighted.input_zero));
         data.extend(sizes);
-        data.extend(self.rows.packed(&steps(self.inputs)));
+        data.extend(self.rows.packed(4, &steps(self.inputs)));
         data
     }
 
@@ -133,7 +133,7 @@ impl Shape<'_> {
                  ldr r4, [sp, #{WIDE}]
                  str r4, [sp, #{COLUMN}]"
             ));
-            self.passes_text(a, blocks, unpack);
+            self.passes_text(a, &blocks, unpack);
             a.ops(&format!(
                 "ldr r4, [sp, #{HEIGHT}]
                  subs r4, #1
@@ -145,7 +145,7 @@ impl Shape<'_> {
         a
     }
 
-    fn passes_text(&self, a: &mut Assembly, blocks: Blocks, unpack: Unpack) {
+    fn passes_text(&self, a: &mut Assembly, blocks: &Blocks, unpack: Unpack) {
         a.comment("Pairs of pixels: r0 the first, r1 the second, r2 the patch. A last pixel alone is both.");
         a.label(3);
         a.passes(self.width.div_ceil(2) as u64, |a| {
@@ -194,7 +194,7 @@ pub fn instructions(layer: &Layer, plan: &Plan) -> u64 {
 
 /// A patch of two columns.
 pub fn scratch(layer: &Layer, plan: &Plan) -> usize {
-    Shape::of(layer, plan).map_or(0, |shape| 8 * shape.blocks().steps)
+    Shape::of(layer, plan).map_or(0, |shape| 8 * shape.blocks().steps())
 }
 
 /// A pair of pixels is read before its results are written.

@@ -73,6 +73,35 @@ impl Rows {
         possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
     }
 
+    /// The channels of a layer whose sums are computed one by one; only a multiplier can be too large.
+    pub fn single(weighted: &Weighted, order: impl Fn(&[i8]) -> Vec<i8>) -> Option<Rows> {
+        let channels = weighted.channels.iter().enumerate();
+        let rows: Vec<Row> = channels.map(|(index, channel)| Row::new(channel, order(weighted.row(index)))).collect();
+        let most = rows.iter().map(|row| row.factor).max()?;
+        let doubled = most >= HALF;
+        let small = |channel: &Channel| channel.bound.lo > -i128::from(HALF) && channel.bound.hi < i128::from(HALF);
+        let possible = most < 2 * HALF && (!doubled || weighted.channels.iter().all(small));
+        let clamp = weighted.clamp;
+        let clamped = clamp.lo > -128 || clamp.hi < 127;
+        possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
+    }
+
+    /// For each channel the weights as bytes, in runs that are filled up to whole words, then bias and multiplier. The
+    /// input's zero point goes into the bias.
+    pub fn packed_single(&self, run: usize, input_zero: i32) -> Vec<i64> {
+        let channel = |row: &Row| {
+            let words = row.weights.chunks(run).flat_map(|run| run.chunks(4)).map(|weights| {
+                let bytes = std::array::from_fn(|i| weights.get(i).map_or(0, |&weight| weight as u8));
+                i64::from(i32::from_le_bytes(bytes))
+            });
+            let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
+            let bias = row.bias - i64::from(input_zero) * sum;
+            let scale = if self.style.doubled { 1 } else { 2 };
+            words.chain([i64::from(bias as i32), scale * row.factor]).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(channel).collect()
+    }
+
     /// How the text differs.
     pub fn style(&self) -> Style {
         self.style
@@ -85,12 +114,12 @@ impl Rows {
         [zero, (zero << shift) + (1 << (shift - 1)), self.clamp.lo.into(), self.clamp.hi.into()]
     }
 
-    /// Biases, weights and multipliers as [`Blocks::text`] reads them. `steps` says which two weights of a row each
-    /// step multiplies.
-    pub fn packed(&self, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
-        let fours = self.rows.len() / 4;
-        let (wide, narrow) = self.rows.split_at(4 * fours);
-        wide.chunks(4).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
+    /// Biases, weights and multipliers of blocks of `widest` channels, then of two for the rest. `steps` says which two
+    /// weights of a row each step multiplies.
+    pub fn packed(&self, widest: usize, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
+        let whole = self.rows.len() - self.rows.len() % widest;
+        let (wide, narrow) = self.rows.split_at(whole);
+        wide.chunks(widest).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
     }
 
     fn packed_block(&self, block: &[Row], steps: &[[Option<usize>; 2]]) -> Vec<i64> {
@@ -140,16 +169,16 @@ impl Style {
         }
     }
 
-    /// Sums in `sums` (two columns) of a low or high channel become results. Takes the multiplier in r0, which it
-    /// destroys, and zero points in r12 (low) and lr (high).
-    fn requantize(self, a: &mut Assembly, high: bool, sums: [&str; 2]) {
-        for sum in sums {
+    /// Sums of a low or high channel become results. Takes the multiplier in a register, and zero points in r12 (low) and
+    /// lr (high); destroys r0. `bounds` are where the frame has the clamp.
+    pub fn requantize(self, a: &mut Assembly, high: bool, sums: &[&str], multiplier: &str, bounds: [u32; 2]) {
+        for &sum in sums {
             if self.doubled && !high {
                 a.op(format!("add.w {sum}, {sum}, {sum}"));
             }
             match high {
-                false => a.op(format!("smmlar {sum}, {sum}, r0, r12")),
-                true => a.op(format!("smmla {sum}, {sum}, r0, lr")),
+                false => a.op(format!("smmlar {sum}, {sum}, {multiplier}, r12")),
+                true => a.op(format!("smmla {sum}, {sum}, {multiplier}, lr")),
             }
         }
         for sum in sums {
@@ -159,10 +188,35 @@ impl Style {
             }
         }
         if self.clamped {
-            for (slot, condition) in [(LO, "lt"), (HI, "gt")] {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
                 a.op(format!("ldr r0, [sp, #{slot}]"));
                 for sum in sums {
                     a.ops(&format!("cmp {sum}, r0\n it {condition}\n mov{condition} {sum}, r0"));
+                }
+            }
+        }
+    }
+}
+
+impl Style {
+    /// Bytes of code that the style adds to the requantization of this many sums by [`Self::requantize_single`].
+    pub fn extra_bytes(self, sums: u64) -> u64 {
+        let doubled = if self.doubled { 4 * sums } else { 0 };
+        doubled + if self.clamped { 2 * (4 + 6 * sums) } else { 0 }
+    }
+
+    /// Sums become results. r12 is the multiplier and lr the zero point; `bounds` are where the frame has the clamp.
+    pub fn requantize_single(self, a: &mut Assembly, sums: &[&str], bounds: [u32; 2]) {
+        if self.doubled {
+            sums.iter().for_each(|sum| a.op(format!("add.w {sum}, {sum}, {sum}")));
+        }
+        sums.iter().for_each(|sum| a.op(format!("smmlar {sum}, {sum}, r12, lr")));
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}")));
+        if self.clamped {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
+                a.op(format!("ldr.w lr, [sp, #{slot}]"));
+                for sum in sums {
+                    a.ops(&format!("cmp {sum}, lr\n it {condition}\n mov{condition} {sum}, lr"));
                 }
             }
         }
@@ -193,34 +247,49 @@ const ODD_END: u32 = 52;
 pub const FREE: u32 = 56;
 
 /// Shape of the work of a function: what is known when the text is written is in its counts only.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Blocks {
     /// Output channels.
     pub channels: usize,
-    /// Steps of a row: products of two weights.
-    pub steps: usize,
     /// Differences of text.
     pub style: Style,
-    /// Pairs of columns in the whole call.
-    pub columns: u64,
+    /// Steps (products of two weights) of a patch, and for how many pairs of columns; the whole call.
+    pub columns: Vec<(usize, u64)>,
+    /// Offsets in the frame of what is added to the address of the weights of four channels before the steps and behind
+    /// them, where a patch is shorter than the rows.
+    pub skips: Option<(u32, u32)>,
 }
 
 impl Blocks {
-    fn fours(self) -> u64 {
+    /// Steps of the longest patch, that is of a row.
+    pub fn steps(&self) -> usize {
+        self.columns.iter().map(|&(steps, _)| steps).max().unwrap_or(0)
+    }
+
+    fn all_columns(&self) -> u64 {
+        self.columns.iter().map(|&(_, columns)| columns).sum()
+    }
+
+    /// Runs of a loop over the steps that is written `copies` times.
+    fn loops(&self, copies: u64) -> u64 {
+        self.columns.iter().map(|&(steps, columns)| (steps as u64).div_ceil(copies) * columns).sum()
+    }
+
+    fn fours(&self) -> u64 {
         self.channels as u64 / 4
     }
 
-    fn twos(self) -> u64 {
+    fn twos(&self) -> u64 {
         (self.channels as u64 % 4).div_ceil(2)
     }
 
-    fn is_odd(self) -> bool {
+    fn is_odd(&self) -> bool {
         self.channels % 2 == 1
     }
 
     /// Words that [`Self::prologue`] reads: bytes of the patch, entries of the loops, bytes of the rows.
-    pub fn head(self) -> [i64; 6] {
-        let steps = self.steps as u64;
+    pub fn head(&self) -> [i64; 6] {
+        let steps = self.steps() as u64;
         let fours_end = self.fours() * (8 + 2 * steps) * 4;
         let end = fours_end + self.twos() * (4 + steps) * 4;
         let entry = |copies: u64, bytes: u64| (copies - 1 - (steps + copies - 1) % copies) * bytes + 1;
@@ -231,7 +300,7 @@ impl Blocks {
 
     /// Fills the frame. The constants begin with [`Rows::head`], behind one word, and [`Blocks::head`]; r3 is their
     /// address, r1 the result's, r2 the patch's. Leaves r0 alone, r3 behind these words, the distance of columns in r4.
-    pub fn prologue(self, a: &mut Assembly) {
+    pub fn prologue(&self, a: &mut Assembly) {
         a.ops(&format!(
             "ldm r3!, {{r4-r10}}
              strd r1, r4, [sp, #{Y}]
@@ -251,7 +320,7 @@ impl Blocks {
     }
 
     /// Sets the addresses of the rows, which begin at r3.
-    pub fn begin_rows(self, a: &mut Assembly) {
+    pub fn begin_rows(&self, a: &mut Assembly) {
         a.ops(&format!(
             "str r3, [sp, #{ROWS}]
              ldrd r5, r6, [sp, #{FOURS_END}]
@@ -264,21 +333,21 @@ impl Blocks {
         ));
     }
 
-    /// Multiplies a patch with all rows and stores the results at `Y`, which moves on. `enter` and `leave` are added
-    /// before and behind the steps of each block; they may use r10 to lr, `r1` is the address of weights.
-    pub fn text(self, a: &mut Assembly) {
-        let (fours, twos) = (self.fours() * self.columns, self.twos() * self.columns);
-        let steps = self.steps as u64;
+    /// Multiplies a patch with all rows and stores the results at `Y`, which moves on.
+    pub fn text(&self, a: &mut Assembly) {
+        let columns = self.all_columns();
+        let (fours, twos) = (self.fours() * columns, self.twos() * columns);
         a.comment("Blocks of four channels. Sums: r2, r3 and r4, r5 of the first column, r6 to r9 of the second;");
         a.comment("r2 acc0, r3 256 acc1 + acc0, r4 acc2, r5 256 acc3 + acc2. r0 patch, r1 weights.");
         a.ops(&format!("ldr r1, [sp, #{ROWS}]\n b 33f"));
         a.label(30);
         a.total(fours, |a| {
             a.ops("ldm r1!, {r2-r5}\n mov r6, r2\n mov r7, r3\n mov r8, r4\n mov r9, r5");
+            self.skip(a, |(before, _)| before, "");
             a.ops(&format!("ldr r0, [sp, #{PATCH}]\n ldr pc, [sp, #{ENTER}]"));
         });
         a.label(31);
-        a.copies(FOUR_COPIES as u32, fours * steps, |a| {
+        a.copies(FOUR_COPIES as u32, self.fours() * self.loops(1), |a| {
             a.ops(
                 "ldrd r10, r11, [r1], #8
                  ldrd r12, lr, [r0], #8
@@ -294,28 +363,28 @@ impl Blocks {
                  smlad r8, r11, lr, r8",
             );
         });
-        a.total(fours * steps.div_ceil(FOUR_COPIES), |a| {
+        a.total(self.fours() * self.loops(FOUR_COPIES), |a| {
             a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 31b"));
         });
         a.total(fours, |a| {
+            self.skip(a, |(_, behind)| behind, "");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n sub r5, r5, r4\n sub r9, r9, r8");
             for (high, sums) in
                 [(false, ["r2", "r6"]), (true, ["r3", "r7"]), (false, ["r4", "r8"]), (true, ["r5", "r9"])]
             {
                 a.op("ldr r0, [r1], #4");
-                self.style.requantize(a, high, sums);
+                self.style.requantize(a, high, &sums, "r0", [LO, HI]);
                 store(a, sums);
             }
             a.op(format!("str r10, [sp, #{Y}]"));
         });
         a.label(33);
-        a.total(fours + self.columns, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 30b")));
+        a.total(fours + columns, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 30b")));
         self.twos_text(a, twos);
     }
 
-    fn twos_text(self, a: &mut Assembly, twos: u64) {
-        let steps = self.steps as u64;
+    fn twos_text(&self, a: &mut Assembly, twos: u64) {
         a.comment("Blocks of two channels for the rest; the second may be missing.");
         a.op("b 43f");
         a.label(40);
@@ -324,13 +393,13 @@ impl Blocks {
                 "ldm r1!, {{r2, r3}}
                  mov r6, r2
                  mov r7, r3
-                 ldr r0, [sp, #{PATCH}]
-                 ldr pc, [sp, #{}]",
-                ENTER + 4
+                 ldr r0, [sp, #{PATCH}]"
             ));
+            self.skip(a, |(before, _)| before, ", lsr #1");
+            a.op(format!("ldr pc, [sp, #{}]", ENTER + 4));
         });
         a.label(41);
-        a.copies(TWO_COPIES as u32, twos * steps, |a| {
+        a.copies(TWO_COPIES as u32, self.twos() * self.loops(1), |a| {
             a.ops(
                 "ldr r10, [r1], #4
                  ldrd r12, lr, [r0], #8
@@ -341,29 +410,61 @@ impl Blocks {
                  smlad r6, r10, lr, r6",
             );
         });
-        a.total(twos * steps.div_ceil(TWO_COPIES), |a| {
+        a.total(self.twos() * self.loops(TWO_COPIES), |a| {
             a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 41b"));
         });
         a.total(twos, |a| {
+            self.skip(a, |(_, behind)| behind, ", lsr #1");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n ldm r1!, {r0, r4}");
-            self.style.requantize(a, false, ["r2", "r6"]);
+            self.style.requantize(a, false, &["r2", "r6"], "r0", [LO, HI]);
             store(a, ["r2", "r6"]);
             a.ops(&format!("ldr r0, [sp, #{ODD_END}]\n cmp r1, r0\n beq 42f"));
         });
-        a.total(twos - if self.is_odd() { self.columns } else { 0 }, |a| {
-            a.op("mov r0, r4");
-            self.style.requantize(a, true, ["r3", "r7"]);
+        a.total(twos - if self.is_odd() { self.all_columns() } else { 0 }, |a| {
+            self.style.requantize(a, true, &["r3", "r7"], "r4", [LO, HI]);
             store(a, ["r3", "r7"]);
         });
         a.label(42);
         a.total(twos, |a| a.op(format!("str r10, [sp, #{Y}]")));
         a.label(43);
-        a.total(twos + self.columns, |a| a.ops(&format!("ldr r10, [sp, #{ROWS_END}]\n cmp r1, r10\n bne 40b")));
+        a.total(twos + self.all_columns(), |a| a.ops(&format!("ldr r10, [sp, #{ROWS_END}]\n cmp r1, r10\n bne 40b")));
+    }
+
+    fn skip(&self, a: &mut Assembly, which: impl Fn((u32, u32)) -> u32, share: &str) {
+        if let Some(skips) = self.skips {
+            a.ops(&format!("ldr r10, [sp, #{}]\n add.w r1, r1, r10{share}", which(skips)));
+        }
+    }
+
+    /// Sets the end of the patch and the entries of the loops for a patch of as many bytes as r4 says. Destroys r5 and r6.
+    pub fn resize(&self, a: &mut Assembly) {
+        a.ops(&format!(
+            "ldr r5, [sp, #{PATCH}]
+             add r5, r4
+             str r5, [sp, #{PATCH_END}]
+             rsb r5, r4, #0
+             ubfx r5, r5, #3, #{}
+             add r5, r5, r5, lsl #1
+             adr.w r6, 31f
+             add.w r5, r6, r5, lsl #4
+             adds r5, #1
+             str r5, [sp, #{ENTER}]
+             rsb r5, r4, #0
+             ubfx r5, r5, #3, #{}
+             rsb r5, r5, r5, lsl #3
+             adr.w r6, 41f
+             add.w r5, r6, r5, lsl #2
+             adds r5, #1
+             str r5, [sp, #{}]",
+            FOUR_COPIES.ilog2(),
+            TWO_COPIES.ilog2(),
+            ENTER + 4
+        ));
     }
 
     /// Address of the result, distance of columns, zero points of low and high channels.
-    fn load_places(self, a: &mut Assembly) {
+    fn load_places(&self, a: &mut Assembly) {
         a.ops(&format!("ldrd r10, r11, [sp, #{Y}]\n ldrd r12, lr, [sp, #{ZERO}]"));
     }
 }

@@ -14,6 +14,10 @@ mod riscv;
 mod riscv_depthwise;
 mod shape;
 
+use ptqc_target_runtimes::Feature;
+
+use crate::kernels::{Kernel, PORTABLE};
+
 use layer::{DepthwiseLayer, ProductLayer, depthwise, product};
 use pack::{Bytes, Row};
 use shape::{Blocks, Depthwise, Product};
@@ -234,3 +238,111 @@ impl DepthwiseKernel {
         bytes.words()
     }
 }
+
+/// The kernels of this family.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "armv7m.product",
+        accepts: ProductKernel::accepts,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| ARMV7M_PAIRS.instructions(layer, plan),
+        scratch: |layer, plan| ARMV7M_PAIRS.scratch(layer, plan),
+        lead: |layer, plan| ARMV7M_PAIRS.lead(layer, plan),
+        assembly: true,
+        build: |b| ARMV7M_PAIRS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.packed_product",
+        accepts: ProductKernel::accepts,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| ARMV7M_PACKED.instructions(layer, plan),
+        scratch: |layer, plan| ARMV7M_PACKED.scratch(layer, plan),
+        lead: |layer, plan| ARMV7M_PACKED.lead(layer, plan),
+        assembly: true,
+        build: |b| ARMV7M_PACKED.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.row_product",
+        accepts: ProductKernel::accepts_dense,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| ARMV7M_ROWS.instructions(layer, plan),
+        lead: |layer, plan| ARMV7M_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| ARMV7M_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.depthwise",
+        accepts: |layer, plan| ARMV7M_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| ARMV7M_DEPTHWISE.instructions(layer, plan),
+        scratch: DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| ARMV7M_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.product",
+        accepts: ProductKernel::accepts,
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| ARMV6M_QUADS.instructions(layer, plan),
+        scratch: |layer, plan| ARMV6M_QUADS.scratch(layer, plan),
+        lead: |layer, plan| ARMV6M_QUADS.lead(layer, plan),
+        assembly: true,
+        build: |b| ARMV6M_QUADS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.row_product",
+        accepts: ProductKernel::accepts_dense,
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| ARMV6M_ROWS.instructions(layer, plan),
+        lead: |layer, plan| ARMV6M_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| ARMV6M_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv6m.depthwise",
+        accepts: |layer, plan| ARMV6M_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::Thumb1],
+        instructions: |layer, plan| ARMV6M_DEPTHWISE.instructions(layer, plan),
+        scratch: DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| ARMV6M_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.product",
+        accepts: ProductKernel::accepts,
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| RISCV_QUADS.instructions(layer, plan),
+        scratch: |layer, plan| RISCV_QUADS.scratch(layer, plan),
+        lead: |layer, plan| RISCV_QUADS.lead(layer, plan),
+        assembly: true,
+        build: |b| RISCV_QUADS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.row_product",
+        accepts: ProductKernel::accepts_dense,
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| RISCV_ROWS.instructions(layer, plan),
+        lead: |layer, plan| RISCV_ROWS.lead(layer, plan),
+        assembly: true,
+        build: |b| RISCV_ROWS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "riscv.depthwise",
+        accepts: |layer, plan| RISCV_DEPTHWISE.accepts(layer, plan),
+        needs: &[Feature::RiscV],
+        instructions: |layer, plan| RISCV_DEPTHWISE.instructions(layer, plan),
+        scratch: DepthwiseKernel::scratch,
+        assembly: true,
+        build: |b| RISCV_DEPTHWISE.build(b),
+        ..PORTABLE
+    },
+];
