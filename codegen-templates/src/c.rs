@@ -117,6 +117,8 @@ pub struct Source {
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.
     pub helpers: Vec<String>,
+    /// Lines in front of the headers.
+    pub prologues: Vec<&'static str>,
     /// Headers with the intrinsics that the layers call.
     pub headers: Vec<&'static str>,
     /// Conditions of the preprocessor under which assembly and vector instructions are understood.

@@ -35,6 +35,7 @@ impl Unit {
 
 const ARMV7: VectorUnit = VectorUnit {
     header: "arm_neon.h",
+    c_prologue: IN_FRONT_OF_THE_HEADER,
     c_features: "",
     c_promised: "defined(__ARM_NEON)",
     // Of 32-bit Arm, stable Rust has no intrinsics.
@@ -51,6 +52,13 @@ const DOT_PRODUCT: VectorUnit = VectorUnit {
     rust_helpers: DOT_PRODUCT_IN_RUST,
     ..AARCH64
 };
+
+/// Measured with gcc 12 at -O2: a sixth of the instructions of a convolution.
+const IN_FRONT_OF_THE_HEADER: &str = "\
+#if defined(__GNUC__) && !defined(__clang__)
+/* Values kept from one iteration for the next would need more registers than there are. */
+#pragma GCC optimize(\"no-predictive-commoning\")
+#endif";
 
 /// Stable Rust has the instructions, but not their intrinsics.
 const DOT_PRODUCT_IN_RUST: &str = "
