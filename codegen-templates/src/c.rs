@@ -164,6 +164,8 @@ pub struct Source {
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.
     pub helpers: Vec<Helper>,
+    /// Lines in front of the headers.
+    pub prologues: Vec<&'static str>,
     /// Headers with the intrinsics that the layers call.
     pub headers: Vec<&'static str>,
     /// The constraint of inline assembly for vector registers, if there are vectors.

@@ -5,6 +5,8 @@
 pub struct VectorUnit {
     /// The header of C that declares the intrinsics, for example `immintrin.h`.
     pub header: &'static str,
+    /// Lines in front of the headers, for example a pragma; may be empty.
+    pub c_prologue: &'static str,
     /// What gcc and clang call the instructions in the attribute `target`; empty where every compilation for the
     /// target has them.
     pub c_features: &'static str,

@@ -20,6 +20,7 @@ const OSXSAVE: u32 = 1 << 27;
 pub static AVX512: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "avx512f,avx512bw,avx512vl,avx512vnni",
         c_promised: "defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)",
         c_register: "v",
@@ -41,6 +42,7 @@ pub static AVX512: Isa = Isa {
 pub static AVX2: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "avx2",
         c_promised: "defined(__AVX2__)",
         c_register: "v",
@@ -57,6 +59,7 @@ pub static AVX2: Isa = Isa {
 pub static SSE41: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "sse4.1",
         c_promised: "defined(__SSE4_1__)",
         c_register: "v",

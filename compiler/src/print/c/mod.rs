@@ -101,7 +101,8 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         upper: program.name.to_uppercase(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
         helpers: expr::helpers(program),
-        headers: headers(program),
+        prologues: unique(units(program).map(|unit| unit.c_prologue)),
+        headers: unique(units(program).map(|unit| unit.header)),
         register: units(program).map(|unit| unit.c_register).next(),
         requirements: requirements(program, &names),
         kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
@@ -138,9 +139,9 @@ fn requirements(program: &Program, names: &KernelNames) -> Vec<&'static str> {
     assembly.chain(vectors).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The headers with the intrinsics that a program calls.
-fn headers(program: &Program) -> Vec<&'static str> {
-    units(program).map(|unit| unit.header).collect::<BTreeSet<_>>().into_iter().collect()
+/// Each text once, in a fixed order; no empty ones.
+fn unique(texts: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    texts.filter(|text| !text.is_empty()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn units(program: &Program) -> impl Iterator<Item = &'static VectorUnit> + '_ {
