@@ -90,6 +90,8 @@ pub struct Kernel {
     pub prototype: String,
     /// Its symbol.
     pub symbol: String,
+    /// Directives in front of its label.
+    pub directives: &'static [&'static str],
     /// The instructions.
     pub lines: Vec<String>,
 }

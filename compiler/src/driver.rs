@@ -136,7 +136,7 @@ pub struct Build {
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
     let (quant, mut warnings) = quantize(frontend, ranges)?;
     let optimized = optimize::run(quant.clone())?;
-    let plan = plan::plan(&optimized, options.target, options.goal)?;
+    let plan = plan::plan(&optimized, &options.language.able(options.target), options.goal)?;
     let lowered = lower::lower(&plan, &options.name)?;
     let provenance = Provenance {
         target: options.target.name.to_owned(),

@@ -16,6 +16,8 @@ pub use table::TARGETS;
 /// A fact about a core that a kernel can rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
+    /// Only the instructions of Armv6-M.
+    Thumb1,
     /// The 32-bit instructions of Armv7-M and Armv8-M mainline.
     Thumb2,
     /// Two 16-bit multiply-accumulates in one instruction (Armv7E-M, Armv8-M DSP extension).
@@ -24,19 +26,38 @@ pub enum Feature {
     Mve,
     /// 128-bit integer vectors of Armv7-A and AArch64.
     Neon,
+    /// The instructions of RV32IM.
+    RiscV,
+    /// The 64-bit instruction set: 32 vector registers, and instructions on their upper halves.
+    AArch64,
+    /// Products of four bytes summed into 32 bits (Armv8.2-A, FEAT_DotProd).
+    DotProduct,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
+    /// 128-bit integer vectors of x86, up to SSE4.1.
+    Sse41,
+    /// 256-bit integer vectors of x86.
+    Avx2,
+    /// 512-bit integer vectors of x86 with sums of four products of bytes (AVX-512 F, BW, VL, VNNI).
+    Avx512Vnni,
 }
 
 impl Feature {
     /// As `ptqc targets` prints it.
     pub fn name(self) -> &'static str {
         match self {
+            Feature::Thumb1 => "thumb1",
             Feature::Thumb2 => "thumb2",
             Feature::Dsp => "dsp",
             Feature::Mve => "mve",
             Feature::Neon => "neon",
+            Feature::RiscV => "rv32im",
+            Feature::AArch64 => "aarch64",
+            Feature::DotProduct => "dot-product",
             Feature::LongMultiply => "long-multiply",
+            Feature::Sse41 => "sse4.1",
+            Feature::Avx2 => "avx2",
+            Feature::Avx512Vnni => "avx512-vnni",
         }
     }
 }
@@ -69,6 +90,8 @@ pub struct RustTarget {
     pub triple: Option<&'static str>,
     /// The processor.
     pub cpu: Option<&'static str>,
+    /// What a kernel in Rust can rely on, where stable Rust cannot express all that the processor can.
+    pub features: Option<&'static [Feature]>,
 }
 
 /// A C compiler and the flags that select the target.
@@ -100,6 +123,14 @@ impl Target {
     /// Whether a kernel can rely on a feature.
     pub fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
+    }
+
+    /// The same with what a kernel in Rust can rely on.
+    pub fn in_rust(self) -> Target {
+        match self.rust.and_then(|rust| rust.features) {
+            Some(features) => Target { features, ..self },
+            None => self,
+        }
     }
 
     /// The target of this name.

@@ -1,6 +1,8 @@
 //! One row for each target. A new target is a row here, and start-up code where its board needs some.
 
-use crate::Feature::{Dsp, LongMultiply, Mve, Neon, Thumb2};
+use crate::Feature::{
+    AArch64, Avx2, Avx512Vnni, DotProduct, Dsp, LongMultiply, Mve, Neon, RiscV, Sse41, Thumb1, Thumb2,
+};
 use crate::board::{AN385, AN386, AN500, AN505, AN547, RISCV_VIRT};
 use crate::{Compiler, Runner, RustTarget, Target, cost};
 
@@ -20,7 +22,7 @@ pub const TARGETS: &[Target] = &[
         name: "cortex-m0plus",
         description: "Arm Cortex-M0, M0+ (Armv6-M)",
         rust_archs: &["thumbv6m"],
-        features: &[],
+        features: &[Thumb1],
         compilers: M0PLUS,
         rust: thumb("thumbv6m-none-eabi", "cortex-m0plus"),
         // No board of QEMU with this core has enough memory; Armv7-M runs Armv6-M code as it is.
@@ -81,9 +83,9 @@ pub const TARGETS: &[Target] = &[
         name: "riscv32",
         description: "32-bit RISC-V (RV32IMC)",
         rust_archs: &["riscv32im", "riscv32imc", "riscv32imac", "riscv32imafc"],
-        features: &[LongMultiply],
+        features: &[LongMultiply, RiscV],
         compilers: &[Compiler { program: RISCV_GCC, flags: RV32, linker: (RISCV_GCC, RV32) }],
-        rust: Some(RustTarget { triple: Some("riscv32imc-unknown-none-elf"), cpu: None }),
+        rust: Some(RustTarget { triple: Some("riscv32imc-unknown-none-elf"), cpu: None, features: None }),
         runner: Runner::Board(RISCV_VIRT),
         cost: cost::RISCV32,
     },
@@ -93,7 +95,12 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &["armv7", "armv7a", "thumbv7neon"],
         features: &[LongMultiply, Neon],
         compilers: &[hosted("arm-linux-gnueabihf-gcc", &["-march=armv7-a", "-mfpu=neon"])],
-        rust: Some(RustTarget { triple: Some("armv7-unknown-linux-gnueabihf"), cpu: None }),
+        // The intrinsics of 32-bit NEON are for nightly compilers only.
+        rust: Some(RustTarget {
+            triple: Some("armv7-unknown-linux-gnueabihf"),
+            cpu: None,
+            features: Some(&[LongMultiply]),
+        }),
         runner: Runner::User { native: "arm", emulator: &["qemu-arm", "-L", "/usr/arm-linux-gnueabihf"] },
         cost: cost::ARMV7A,
     },
@@ -101,10 +108,20 @@ pub const TARGETS: &[Target] = &[
         name: "aarch64",
         description: "64-bit Arm (Armv8-A)",
         rust_archs: &["aarch64"],
-        features: &[LongMultiply, Neon],
+        features: &[LongMultiply, Neon, AArch64],
         compilers: &[hosted("aarch64-linux-gnu-gcc", &[])],
-        rust: Some(RustTarget { triple: Some("aarch64-unknown-linux-gnu"), cpu: None }),
-        runner: Runner::User { native: "aarch64", emulator: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] },
+        rust: AARCH64_RUST,
+        runner: AARCH64_RUNNER,
+        cost: cost::AARCH64,
+    },
+    Target {
+        name: "aarch64-dotprod",
+        description: "64-bit Arm with dot product (Armv8.2-A, Armv9-A)",
+        rust_archs: &[],
+        features: &[LongMultiply, Neon, AArch64, DotProduct],
+        compilers: &[hosted("aarch64-linux-gnu-gcc", &["-march=armv8.2-a+dotprod"])],
+        rust: AARCH64_RUST,
+        runner: AARCH64_RUNNER,
         cost: cost::AARCH64,
     },
     Target {
@@ -113,16 +130,51 @@ pub const TARGETS: &[Target] = &[
         rust_archs: &["x86_64"],
         features: &[LongMultiply],
         compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
-        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None }),
-        runner: Runner::User { native: "x86_64", emulator: &[] },
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
+        cost: cost::X86_64,
+    },
+    Target {
+        name: "x86-64-v2",
+        description: "64-bit x86 with SSE4.1",
+        rust_archs: &[],
+        features: &[LongMultiply, Sse41],
+        compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
+        cost: cost::X86_64,
+    },
+    Target {
+        name: "x86-64-v3",
+        description: "64-bit x86 with AVX2",
+        rust_archs: &[],
+        features: &[LongMultiply, Sse41, Avx2],
+        compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
+        cost: cost::X86_64,
+    },
+    Target {
+        name: "x86-64-vnni",
+        description: "64-bit x86 with AVX-512 and VNNI",
+        rust_archs: &[],
+        features: &[LongMultiply, Sse41, Avx2, Avx512Vnni],
+        compilers: &[hosted("gcc", &["-m64"]), hosted("clang-19", &["-m64"])],
+        rust: Some(RustTarget { triple: Some("x86_64-unknown-linux-gnu"), cpu: None, features: None }),
+        runner: Runner::User { native: "x86_64", emulator: &["qemu-x86_64", "-cpu", "max"] },
         cost: cost::X86_64,
     },
 ];
 
-const HOST: Option<RustTarget> = Some(RustTarget { triple: None, cpu: None });
+const HOST: Option<RustTarget> = Some(RustTarget { triple: None, cpu: None, features: None });
+
+const AARCH64_RUST: Option<RustTarget> =
+    Some(RustTarget { triple: Some("aarch64-unknown-linux-gnu"), cpu: None, features: None });
+const AARCH64_RUNNER: Runner =
+    Runner::User { native: "aarch64", emulator: &["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] };
 
 const fn thumb(triple: &'static str, cpu: &'static str) -> Option<RustTarget> {
-    Some(RustTarget { triple: Some(triple), cpu: Some(cpu) })
+    Some(RustTarget { triple: Some(triple), cpu: Some(cpu), features: None })
 }
 
 const ARM_GCC: &str = "arm-none-eabi-gcc";

@@ -1,7 +1,7 @@
 //! How layers are computed: builders of loops, one for each kind of work and each way of doing it.
 //!
 //! A builder is written once for all output languages. Which builder a layer gets is decided by the table
-//! [`KERNELS`]: of those that accept the layer and whose features the target has, the cheapest.
+//! [`FAMILIES`]: of those that accept the layer and whose features the target has, the cheapest.
 
 mod arg_max;
 mod common;
@@ -11,10 +11,14 @@ mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod mve;
+mod neon;
 mod pad;
 mod pool;
+mod scalar;
 mod softmax;
 mod thumb;
+mod x86;
 
 use std::fmt;
 
@@ -52,8 +56,12 @@ pub struct Kernel {
     pub build: fn(&mut LayerBuilder),
 }
 
-/// All kernels. A faster variant is one line here.
-pub const KERNELS: &[Kernel] = &[
+/// All kernels, by what they are written in. A faster variant is a row in the table of its family.
+const FAMILIES: &[&[Kernel]] =
+    &[LOOPS, thumb::KERNELS, scalar::KERNELS, dsp::KERNELS, mve::KERNELS, neon::KERNELS, x86::KERNELS];
+
+/// The kernels of all targets.
+const LOOPS: &[Kernel] = &[
     Kernel {
         name: "conv",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
@@ -85,58 +93,6 @@ pub const KERNELS: &[Kernel] = &[
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
-    Kernel {
-        name: "dsp.conv",
-        accepts: dsp::conv::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::conv::instructions,
-        scratch: dsp::conv::scratch,
-        lead: dsp::conv::lead,
-        assembly: true,
-        build: dsp::conv::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "dsp.depthwise",
-        accepts: dsp::depthwise::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::depthwise::instructions,
-        scratch: dsp::depthwise::scratch,
-        assembly: true,
-        build: dsp::depthwise::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "dsp.linear",
-        accepts: dsp::linear::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::linear::instructions,
-        scratch: dsp::linear::scratch,
-        lead: dsp::linear::lead,
-        assembly: true,
-        build: dsp::linear::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "dsp.pointwise",
-        accepts: dsp::pointwise::accepts,
-        needs: &[Feature::Dsp],
-        instructions: dsp::pointwise::instructions,
-        scratch: dsp::pointwise::scratch,
-        lead: dsp::pointwise::lead,
-        assembly: true,
-        build: dsp::pointwise::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "thumb.table",
-        accepts: thumb::table::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: thumb::table::instructions,
-        assembly: true,
-        build: thumb::table::build,
-        ..PORTABLE
-    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -171,6 +127,11 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
     8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 
+/// All kernels.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    FAMILIES.iter().copied().flatten()
+}
+
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
     let usable = |kernel: &&Kernel| {
@@ -179,7 +140,7 @@ pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option
             && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
     };
-    KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+    all().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
 }
 
 impl fmt::Debug for Kernel {

@@ -6,6 +6,8 @@ pub mod rust;
 
 use std::collections::BTreeMap;
 
+use ptqc_target_runtimes::Target;
+
 use crate::program::{CheckedProgram, Program};
 use common::KernelNames;
 
@@ -28,6 +30,14 @@ impl Language {
         match self {
             Language::C => "c",
             Language::Rust => "rust",
+        }
+    }
+
+    /// The target, with what this language can express of it.
+    pub fn able(self, target: &Target) -> Target {
+        match self {
+            Language::C => *target,
+            Language::Rust => target.in_rust(),
         }
     }
 

@@ -16,9 +16,38 @@ pub struct Assembly {
     pub doc: Vec<String>,
     /// Condition of the C preprocessor under which the text assembles, for example `defined(__ARM_FEATURE_DSP)`.
     pub requires: &'static str,
+    /// How the text is written.
+    pub dialect: Dialect,
     /// Directives that Rust's assembler needs in front, where C gets the same by the compiler's flags.
     pub rust_directives: &'static [&'static str],
     items: Vec<Item>,
+}
+
+/// A language of assemblers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Arm's Thumb, unified syntax.
+    Thumb,
+    /// RISC-V.
+    RiscV,
+}
+
+impl Dialect {
+    /// What begins a comment.
+    fn comment(self) -> &'static str {
+        match self {
+            Dialect::Thumb => "@",
+            Dialect::RiscV => "#",
+        }
+    }
+
+    /// Directives in front of a function, where the compiler does not write them.
+    pub fn directives(self) -> &'static [&'static str] {
+        match self {
+            Dialect::Thumb => &[".syntax unified", ".thumb", ".thumb_func"],
+            Dialect::RiscV => &[],
+        }
+    }
 }
 
 /// A part of the text.
@@ -60,7 +89,7 @@ pub enum Item {
 impl Assembly {
     /// An empty body.
     pub fn new(kernel: impl Into<String>, doc: Vec<String>, requires: &'static str) -> Assembly {
-        Assembly { kernel: kernel.into(), doc, requires, rust_directives: &[], items: vec![] }
+        Assembly { kernel: kernel.into(), doc, requires, dialect: Dialect::Thumb, rust_directives: &[], items: vec![] }
     }
 
     /// Adds an instruction.
@@ -137,7 +166,7 @@ impl Assembly {
     /// The text, line by line.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![];
-        print(&self.items, 1, &mut lines);
+        print(&self.items, 1, self.dialect, &mut lines);
         lines
     }
 }
@@ -172,20 +201,20 @@ fn written(items: &[Item]) -> u64 {
     items.iter().map(count).sum()
 }
 
-fn print(items: &[Item], depth: usize, lines: &mut Vec<String>) {
+fn print(items: &[Item], depth: usize, dialect: Dialect, lines: &mut Vec<String>) {
     let indent = "  ".repeat(depth);
     for item in items {
         match item {
             Item::Instruction(text) | Item::Directive(text) => lines.push(format!("{indent}{text}")),
-            Item::Comment(text) => lines.push(format!("{indent}@ {text}")),
+            Item::Comment(text) => lines.push(format!("{indent}{} {text}", dialect.comment())),
             Item::Label(number) => lines.push(format!("{number}:")),
-            Item::Total { copies: 1, body, .. } => print(body, depth, lines),
+            Item::Total { copies: 1, body, .. } => print(body, depth, dialect, lines),
             Item::Repeat { times, body } | Item::Total { copies: times, body, .. } => {
                 lines.push(format!("{indent}.rept {times}"));
-                print(body, depth + 1, lines);
+                print(body, depth + 1, dialect, lines);
                 lines.push(format!("{indent}.endr"));
             }
-            Item::Passes { body, .. } => print(body, depth, lines),
+            Item::Passes { body, .. } => print(body, depth, dialect, lines),
         }
     }
 }

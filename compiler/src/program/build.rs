@@ -34,10 +34,12 @@ impl FunctionBuilder {
         Buffer::Param(self.function.params.len() - 1)
     }
 
-    /// `for name in 0..count`. A single iteration is inlined: the body then sees the index 0.
+    /// `for name in 0..count`. A single iteration is inlined: the body then sees the index 0. None is left out.
     pub fn each(&mut self, name: &str, count: usize, body: impl FnOnce(&mut Self, Affine)) {
-        if count == 1 {
-            return body(self, Affine::from(0));
+        match count {
+            0 => return,
+            1 => return body(self, Affine::from(0)),
+            _ => {}
         }
         let var = self.var(name);
         let body = self.block(|f| body(f, var.into()));

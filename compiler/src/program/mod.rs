@@ -18,7 +18,7 @@ mod text;
 mod vector;
 
 pub use affine::{Affine, Var};
-pub use assembly::{Assembly, Item};
+pub use assembly::{Assembly, Dialect, Item};
 pub use build::FunctionBuilder;
 pub use check::{CheckedProgram, ProgramError};
 pub use expr::{Address, Cmp, Expr, Index, Type};

@@ -14,4 +14,6 @@ pub struct VectorUnit {
     pub rust_module: &'static str,
     /// What rustc calls the instructions; empty where every compilation for the target has them.
     pub rust_features: &'static str,
+    /// Functions that Rust has to be given, because its library has them for nightly compilers only.
+    pub rust_helpers: &'static str,
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use ptqc::calibrate::{Entry, Method, Origin, Ranges};
 use ptqc::driver::{self, Build, Frontend, Options};
 use ptqc::ir::Range;
-use ptqc::kernels::KERNELS;
+use ptqc::kernels;
 use ptqc::print::{ArenaMode, Language};
 use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::case::{Tensors, evaluate_all, load};
@@ -673,6 +673,7 @@ on! {
     riscv32: "riscv32",
     armv7a: "armv7a",
     aarch64: "aarch64",
+    aarch64_dotprod: "aarch64-dotprod",
     x86_64: "x86-64",
 }
 
@@ -691,7 +692,7 @@ fn every_kernel_is_chosen_for_some_layer() -> Result<()> {
         chosen.extend(builds.iter().flat_map(|build| build.lowered.layers.iter().map(|layer| layer.kernel)));
     }
     // What has to be asked for has tests of its own.
-    let usual = KERNELS.iter().filter(|kernel| kernel.goal.is_none() && !kernel.needs.is_empty());
+    let usual = kernels::all().filter(|kernel| kernel.goal.is_none() && !kernel.needs.is_empty());
     let untested: Vec<&str> = usual.map(|kernel| kernel.name).filter(|name| !chosen.contains(name)).collect();
     assert!(untested.is_empty(), "{untested:?} are chosen for no layer");
     Ok(())

@@ -46,9 +46,8 @@ const OUT_IMAGE: u32 = 32;
 const WIDTH: u32 = 36;
 const HEIGHT: u32 = 40;
 const OUT_HEIGHT: u32 = 44;
-/// Rows of the window, rows from window to window, the first row of the first window.
+/// Rows of the window, and rows from window to window behind it; the first row of the first window.
 const KERNEL: u32 = 48;
-const STRIDE: u32 = 52;
 const FIRST: u32 = 56;
 /// Padding in front of a line.
 const MARGIN: u32 = 60;
@@ -64,9 +63,8 @@ const PAIRS: u32 = 80;
 const ENTER: u32 = 88;
 const CHANNELS: u32 = 96;
 const BATCH: u32 = 100;
-/// Padding, four times.
+/// Padding, four times, and the bytes of the planes behind it.
 const PADDING: u32 = 104;
-const PLANES_BYTES: u32 = 108;
 const CONSTANTS: usize = 28;
 // Then what changes.
 /// The multiplier of a channel and the zero point of the result behind it.
@@ -76,8 +74,8 @@ const AT: u32 = 120;
 /// Where in a line pairs end, and all.
 const ENDS: u32 = 128;
 const PLANES: u32 = 136;
+/// The image, and its result behind it.
 const X: u32 = 140;
-const Y: u32 = 144;
 const ROWS: u32 = 148;
 /// Constants of the next channel.
 const NEXT: u32 = 152;

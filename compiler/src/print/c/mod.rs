@@ -151,6 +151,7 @@ fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kern
     templates::Kernel {
         doc: comment_lines(&assembly.doc),
         prototype: format!("void {symbol}({})", parameters(function)),
+        directives: assembly.dialect.directives(),
         lines: assembly.lines(),
         symbol,
     }

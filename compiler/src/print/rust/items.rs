@@ -522,8 +522,10 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         )
     });
     let helpers = helpers(program, &used);
-    let units = used.iter().filter_map(|(index, _)| program.functions[*index].vectors).map(|unit| unit.rust_module);
-    let modules: BTreeSet<&str> = units.collect();
+    let units = || used.iter().filter_map(|(index, _)| program.functions[*index].vectors);
+    let modules: BTreeSet<&str> = units().map(|unit| unit.rust_module).collect();
+    let vector_helpers: BTreeSet<&str> = units().map(|unit| unit.rust_helpers).collect();
+    let vector_helpers = vector_helpers.into_iter().map(stmt::tokens);
     let intrinsics = modules.iter().map(|module| {
         let module = ident(module);
         quote!(
@@ -550,6 +552,7 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         #allowed
         mod layers {
             #(#intrinsics)*
+            #(#vector_helpers)*
             #weights
             #(#kernels)*
             #(#functions)*
