@@ -123,7 +123,9 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
         Work::Operator(op) => op.macs(result),
         Work::Copy => 0,
     };
-    let elements = result.len() as u64;
+    // Pools and means, which have no products, read more elements than they write.
+    let read = layer.operands.iter().map(|&operand| plan.tensor(operand).ty.shape.len()).max().unwrap_or(0);
+    let elements = if macs == 0 { result.len().max(read) } else { result.len() } as u64;
     8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 

@@ -18,6 +18,8 @@ const CHUNK: usize = 255;
 struct Shape {
     images: usize,
     channels: usize,
+    /// Pixels of an image, and how many of them, from the first, are in the mean.
+    size: usize,
     pixels: usize,
     multiplier: Multiplier,
     input_zero: i32,
@@ -31,14 +33,15 @@ impl Shape {
         let (x, y) = (plan.tensor(layer.operands[0]), plan.tensor(layer.result));
         let dims = x.ty.shape.dims();
         let &[images, channels, ref spatial @ ..] = dims else { return None };
-        let pixels: usize = spatial.iter().product();
-        let (multiplier, input_zero, output_zero, clamp) = match op {
+        let size: usize = spatial.iter().product();
+        let (pixels, multiplier, input_zero, output_zero, clamp) = match op {
             QuantOp::Mean(mean) if mean.axes.iter().copied().eq(2..dims.len()) => {
-                (mean.multiplier, mean.input_zero, mean.output_zero, mean.clamp)
+                (size, mean.multiplier, mean.input_zero, mean.output_zero, mean.clamp)
             }
-            // One window over the whole image.
-            QuantOp::AveragePool(pool) if pool.window.kernel == spatial && !pool.window.pads(spatial) => {
-                (*pool.multipliers.get(&pixels)?, pool.input_zero, pool.output_zero, pool.clamp)
+            // One window over whole rows.
+            QuantOp::AveragePool(pool) if pool.window.kernel[1..] == spatial[1..] && !pool.window.pads(spatial) => {
+                let pixels = pool.window.taps();
+                (pixels, *pool.multipliers.get(&pixels)?, pool.input_zero, pool.output_zero, pool.clamp)
             }
             _ => return None,
         };
@@ -48,6 +51,7 @@ impl Shape {
         (single && small && lie).then_some(Shape {
             images,
             channels,
+            size,
             pixels,
             multiplier,
             input_zero,
@@ -66,6 +70,7 @@ impl Shape {
             self.output_zero.into(),
             self.clamp.lo.into(),
             self.clamp.hi.into(),
+            (self.size * self.channels) as i64,
         ]
     }
 
@@ -76,7 +81,7 @@ impl Shape {
                 .to_owned(),
             "The last group goes back to have four channels. data: images, channels, pixels, first sum, multiplier,"
                 .to_owned(),
-            "zero point, clamp.".to_owned(),
+            "zero point, clamp, bytes of an image.".to_owned(),
         ];
         let mut a = Assembly::new("mean", doc, DSP);
         a.ops("push {r4-r11, lr}\n sub sp, #12\n ldr r10, [r2]\n str r10, [sp, #8]");
@@ -157,8 +162,8 @@ impl Shape {
                 ));
             });
             a.ops(
-                "ldr r4, [r2, #8]
-                 mla r0, r4, r10, r0
+                "ldr r4, [r2, #32]
+                 add r0, r4
                  add r1, r10
                  ldr r4, [sp, #8]
                  subs r4, #1
@@ -184,6 +189,11 @@ pub fn instructions(layer: &Layer, plan: &Plan) -> u64 {
 /// Builds the function.
 pub fn build(b: &mut LayerBuilder) {
     let Some(shape) = Shape::of(b.layer, b.plan) else { return };
-    b.pass("data", "Images, channels, pixels, first sum, multiplier, zero point, clamp.", Elem::I32, shape.data());
+    b.pass(
+        "data",
+        "Images, channels, pixels, first sum, multiplier, zero point, clamp, bytes of an image.",
+        Elem::I32,
+        shape.data(),
+    );
     b.assemble(shape.assembly());
 }

@@ -86,18 +86,24 @@ impl Rows {
         possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
     }
 
-    /// For each channel the weights as bytes, in runs that are filled up to whole words, then bias and multiplier. The
-    /// input's zero point goes into the bias.
-    pub fn packed_single(&self, run: usize, input_zero: i32) -> Vec<i64> {
+    /// For each channel the weights as bytes, then bias and multiplier. Each run of weights takes so many bytes (whole
+    /// words), behind zeros for a shift. The input's zero point goes into the bias.
+    pub fn packed_single(&self, run: usize, bytes: usize, shift: usize, input_zero: i32) -> Vec<i64> {
         let channel = |row: &Row| {
-            let words = row.weights.chunks(run).flat_map(|run| run.chunks(4)).map(|weights| {
-                let bytes = std::array::from_fn(|i| weights.get(i).map_or(0, |&weight| weight as u8));
-                i64::from(i32::from_le_bytes(bytes))
-            });
+            let padded: Vec<u8> = row
+                .weights
+                .chunks(run)
+                .flat_map(|run| {
+                    let byte = |at: usize| at.checked_sub(shift).and_then(|at| run.get(at)).map_or(0, |&w| w as u8);
+                    (0..bytes).map(byte).collect::<Vec<u8>>()
+                })
+                .collect();
+            let word = |bytes: &[u8]| i64::from(i32::from_le_bytes(std::array::from_fn(|i| bytes[i])));
             let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
             let bias = row.bias - i64::from(input_zero) * sum;
             let scale = if self.style.doubled { 1 } else { 2 };
-            words.chain([i64::from(bias as i32), scale * row.factor]).collect::<Vec<_>>()
+            let ends = [i64::from(bias as i32), scale * row.factor];
+            padded.chunks_exact(4).map(word).chain(ends).collect::<Vec<_>>()
         };
         self.rows.iter().flat_map(channel).collect()
     }
