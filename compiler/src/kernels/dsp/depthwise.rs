@@ -529,6 +529,7 @@ impl Shape<'_> {
              ldr r4, [sp, #{MARGIN}]
              ldr r2, [sp, #{PIXEL}]
              add r1, r4
+             add.w lr, r2, r2, lsl #1
              add.w r10, r3, r3, lsl #1
              add r10, r1
              subs r11, #4
@@ -538,11 +539,10 @@ impl Shape<'_> {
         a.comment("Four pixels a, b, c, d. Halves first: a0 a1 c0 c1 and b0 b1 d0 d1, then bytes in turns.");
         a.total(lines * (pixels / 4), |a| {
             a.ops(
-                "add.w r12, r0, r2
-                 ldr r4, [r0]
+                "ldr r4, [r0]
                  ldr r5, [r0, r2]
                  ldr.w r6, [r0, r2, lsl #1]
-                 ldr.w r7, [r12, r2, lsl #1]
+                 ldr.w r7, [r0, lr]
                  add.w r0, r0, r2, lsl #2
                  pkhbt r12, r4, r6, lsl #16
                  pkhtb r4, r6, r4, asr #16
@@ -627,10 +627,11 @@ impl Shape<'_> {
                  add r2, r10
                  add r10, r10, #1
                  str r10, [sp, #{LEFT}]
-                 ldr r1, [sp, #{SLOT}]
-                 ldr r3, [sp, #{OUT_PIXEL}]
                  str r11, [sp, #{KEPT}]"
             ));
+            if self.method() == Method::Square {
+                a.ops(&format!("ldr r1, [sp, #{SLOT}]\n ldr r3, [sp, #{OUT_PIXEL}]"));
+            }
         });
         a.label(16);
         a.total(lines, |a| {
@@ -779,7 +780,10 @@ impl Shape<'_> {
         } else {
             a.op("add.w r12, r0, #4");
         }
-        a.ops(&format!("ldm r12!, {{r9, r11}}\n str r9, [sp, #{BIAS}]"));
+        match many {
+            true => a.ops(&format!("ldm r12!, {{r9, r11}}\n str r9, [sp, #{BIAS}]")),
+            false => a.op("ldm r12!, {r8, r11}"),
+        }
     }
 
     /// A line of results, windows of one row: r9 weights, r8 bias.
@@ -790,7 +794,6 @@ impl Shape<'_> {
             a.ops(&format!(
                 "ldr r3, [sp, #{OUT_PIXEL}]
                  ldr r9, [sp, #{WEIGHTS}]
-                 ldr r8, [sp, #{BIAS}]
                  cmp r0, r10
                  beq 27f"
             ));

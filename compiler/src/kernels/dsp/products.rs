@@ -348,7 +348,7 @@ impl Blocks {
         a.ops(&format!("ldr r1, [sp, #{ROWS}]\n b 33f"));
         a.label(30);
         a.total(fours, |a| {
-            a.ops("ldm r1!, {r2-r5}\n mov r6, r2\n mov r7, r3\n mov r8, r4\n mov r9, r5");
+            a.ops("ldm r1, {r6-r9}\n ldm r1!, {r2-r5}");
             self.skip(a, |(before, _)| before, "");
             a.ops(&format!("ldr r0, [sp, #{PATCH}]\n ldr pc, [sp, #{ENTER}]"));
         });
@@ -376,11 +376,15 @@ impl Blocks {
             self.skip(a, |(_, behind)| behind, "");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n sub r5, r5, r4\n sub r9, r9, r8");
-            for (high, sums) in
-                [(false, ["r2", "r6"]), (true, ["r3", "r7"]), (false, ["r4", "r8"]), (true, ["r5", "r9"])]
-            {
-                a.op("ldr r0, [r1], #4");
-                self.style.requantize(a, high, &sums, "r0", [LO, HI]);
+            // Registers of sums that are stored take the multipliers that follow.
+            let channels = [(["r2", "r6"], "r0"), (["r3", "r7"], "r0"), (["r4", "r8"], "r2"), (["r5", "r9"], "r6")];
+            for (index, (sums, multiplier)) in channels.into_iter().enumerate() {
+                match index {
+                    0 => a.op("ldr r0, [r1], #4"),
+                    1 => a.op("ldm r1!, {r0, r2, r6}"),
+                    _ => {}
+                }
+                self.style.requantize(a, index % 2 == 1, &sums, multiplier, [LO, HI]);
                 store(a, sums);
             }
             a.op(format!("str r10, [sp, #{Y}]"));
