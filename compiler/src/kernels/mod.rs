@@ -49,6 +49,8 @@ pub struct Kernel {
     /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap. Of functions of
     /// assembly only: loops are examined themselves.
     pub lead: fn(&Layer, &Plan) -> Option<usize>,
+    /// Whether the result may lie exactly where operand 0 lies, although no other overlap is allowed.
+    pub replaces: fn(&Layer, &Plan) -> bool,
     /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
     pub adds: bool,
     /// Whether it is a function of assembly. Such a function gets the addresses of all its buffers, even where two of
@@ -106,6 +108,7 @@ const PORTABLE: Kernel = Kernel {
     instructions: portable_instructions,
     scratch: |_, _| 0,
     lead: |_, _| None,
+    replaces: |_, _| false,
     adds: false,
     assembly: false,
     build: |_| {},
@@ -170,6 +173,7 @@ pub fn overlap(layer: &Layer, plan: &Plan, port: usize) -> Overlap {
     match lead {
         Some(lead) => Overlap::Behind(lead),
         None if may_replace(layer, plan, port) => Overlap::Same,
+        None if port == 0 && (layer.kernel.replaces)(layer, plan) => Overlap::Same,
         None => Overlap::Never,
     }
 }

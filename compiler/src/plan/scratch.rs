@@ -1,8 +1,10 @@
 //! Kernels that need much working memory are not worth a larger arena: where they would be, others take their place.
 
+use std::collections::BTreeSet;
+
 use ptqc_target_runtimes::Target;
 
-use super::{Goal, Plan};
+use super::{Goal, Place, Plan};
 use crate::kernels;
 
 /// Arranges the plan, with other kernels at the layers that need most memory while the arena is larger than the tensors
@@ -35,14 +37,19 @@ fn with_other_kernel(plan: &Plan, limit: usize, target: &Target, goal: Goal) -> 
     smaller.min_by_key(|(cost, _)| *cost).map(|(_, other)| other)
 }
 
-/// The most bytes of tensors that are in use at one layer, without working memory and as if nothing overlapped.
+/// The most bytes of tensors that are in use at one layer, the caller's among them, without working memory and as if
+/// nothing overlapped.
 fn tensors_in_use(plan: &Plan) -> usize {
     let mut plain = plan.clone();
     plain.execute_in_order();
     let lives = plain.lives();
     let in_use = |event: usize| {
         let live = lives.iter().enumerate().filter(|(_, life)| life.as_ref().is_some_and(|life| life.is_live(event)));
-        live.map(|(buffer, _)| plain.buffers[buffer].bytes).sum::<usize>()
+        let layer = &plain.layers[event];
+        let tensors = layer.operands.iter().chain([&layer.result]).map(|id| plain.tensor(*id).buffer);
+        let callers = |buffer: &usize| matches!(plain.buffers[*buffer].place, Place::Input(_) | Place::Output(_));
+        let callers: BTreeSet<usize> = tensors.filter(callers).collect();
+        live.map(|(buffer, _)| buffer).chain(callers).map(|buffer| plain.buffers[buffer].bytes).sum::<usize>()
     };
     (0..plain.layers.len()).map(in_use).max().unwrap_or(0)
 }
