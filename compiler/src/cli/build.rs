@@ -9,8 +9,8 @@ use super::source::{ModelArgs, PreprocessArgs, RangesArgs};
 use crate::diag;
 use crate::driver;
 use crate::plan::Goal;
-use crate::print::{ArenaMode, Bundle, Language};
-use crate::recipe::{Recipe, find_target, symbol_prefix};
+use crate::print::{ArenaMode, Bundle, Language, WeightsMemory};
+use crate::recipe::{Recipe, find_target, symbol_prefix, weights};
 use crate::report::Report;
 
 /// Compile a model to C or Rust.
@@ -38,6 +38,12 @@ pub struct BuildArgs {
     /// Who owns the working memory
     #[arg(long, value_enum, default_value = "static")]
     arena: Arena,
+    /// Where constants are
+    #[arg(long, value_enum, default_value = "flash")]
+    weights: WeightsArg,
+    /// The linker's section for constants
+    #[arg(long, value_name = "SECTION")]
+    weights_section: Option<String>,
     /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
     #[arg(long)]
     float_helpers: bool,
@@ -94,6 +100,15 @@ enum Arena {
     Caller,
 }
 
+/// Where constants are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WeightsArg {
+    /// With the code
+    Flash,
+    /// With initialised variables, which start-up code copies to RAM
+    Ram,
+}
+
 /// Runs the command.
 pub fn run(args: &BuildArgs) -> diag::Result<()> {
     let recipe = recipe(args)?;
@@ -139,6 +154,13 @@ fn recipe(args: &BuildArgs) -> diag::Result<Recipe<'static>> {
             Arena::Static => ArenaMode::Static,
             Arena::Caller => ArenaMode::Caller,
         },
+        weights: weights(
+            match args.weights {
+                WeightsArg::Flash => WeightsMemory::Flash,
+                WeightsArg::Ram => WeightsMemory::Ram,
+            },
+            args.weights_section.as_deref(),
+        )?,
         name: symbol_prefix(args.name.as_deref(), &args.model.model)?,
         float_helpers: args.float_helpers,
     })

@@ -5,6 +5,7 @@ mod build_script;
 mod commands;
 mod diagnostics;
 mod examples;
+mod memory;
 mod operators;
 mod process;
 mod properties;

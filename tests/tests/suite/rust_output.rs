@@ -11,7 +11,7 @@ use ptqc::driver::Build;
 use ptqc::ir::Range;
 use ptqc::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use ptqc::program::{
-    Access, Arg, Call, CheckedProgram, Elem, Expr, FunctionBuilder, Program, Signature, Type, interpret,
+    Access, Arg, Call, CheckedProgram, Elem, Expr, FunctionBuilder, Program, Signature, Step, Type, interpret,
 };
 use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::case::{
@@ -329,11 +329,14 @@ fn wide_program() -> CheckedProgram {
         arena_bytes: 36,
         blobs: vec![],
         functions,
-        calls: vec![
-            call(0, vec![Arg::Input(0), Arg::Arena(24)]),
-            call(1, vec![Arg::Arena(24), Arg::Arena(0)]),
-            call(2, vec![Arg::Arena(24), Arg::Arena(0), Arg::Output(0)]),
-        ],
+        steps: vec![Step {
+            times: 1,
+            calls: vec![
+                call(0, vec![Arg::input(0), Arg::arena(24)]),
+                call(1, vec![Arg::arena(24), Arg::arena(0)]),
+                call(2, vec![Arg::arena(24), Arg::arena(0), Arg::output(0)]),
+            ],
+        }],
     })
     .unwrap()
 }
@@ -348,6 +351,7 @@ fn wide_integers_live_in_an_arena_of_bytes() -> Result<()> {
         inputs: vec![info("x")],
         outputs: vec![info("out")],
         arena: ArenaMode::Caller,
+        weights: Default::default(),
         float_helpers: false,
     };
     let bundle = Language::Rust.print(&program, &interface);
