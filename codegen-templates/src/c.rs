@@ -66,6 +66,12 @@ pub struct Array {
 pub struct Weights {
     /// Comment lines that say where the file comes from.
     pub provenance: Vec<String>,
+    /// Prefix of macros.
+    pub upper: String,
+    /// `const `, or nothing where start-up code copies constants to RAM.
+    pub constant: &'static str,
+    /// The section of the constants.
+    pub section: Option<String>,
     /// All constants.
     pub arrays: Vec<Array>,
 }
@@ -160,6 +166,8 @@ pub struct Source {
     pub name: String,
     /// Prefix of macros.
     pub upper: String,
+    /// `const `, or nothing where start-up code copies constants to RAM.
+    pub constant: &'static str,
     /// Constants that the code refers to; their values are in the weights file.
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.

@@ -100,6 +100,7 @@ fn build(args: &InspectArgs, source: &Source) -> diag::Result<Build> {
         language: Language::default(),
         goal: args.optimize.goal(),
         arena: ArenaMode::Static,
+        weights: Default::default(),
         float_helpers: false,
         command: format!("ptqc inspect {}", source.file_name),
         model_sha256: source.sha256.clone(),

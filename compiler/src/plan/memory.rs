@@ -225,3 +225,80 @@ fn next(state: &mut u64) -> usize {
     *state ^= *state << 17;
     (*state >> 33) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Buffers with random sizes and lifetimes; some results may begin before their operands.
+    fn problem(random: &mut u64) -> (Problem, Vec<(usize, usize)>) {
+        let n = 1 + next(random) % 12;
+        let sizes: Vec<usize> = (0..n).map(|_| 8 * (1 + next(random) % 40)).collect();
+        let lives: Vec<(usize, usize)> = (0..n).map(|first| (first, first + 1 + next(random) % 3)).collect();
+        let mut behind = vec![vec![None; n]; n];
+        for a in 0..n {
+            for b in 0..n {
+                let together = a != b && lives[a].0 <= lives[b].1 && lives[b].0 <= lives[a].1;
+                behind[a][b] = together.then_some(sizes[a] as isize);
+                if together && lives[b].1 == lives[a].0 && next(random) % 2 == 0 {
+                    behind[a][b] = Some(sizes[a].min(next(random) % 100) as isize);
+                }
+            }
+        }
+        let same = vec![vec![false; n]; n];
+        (Problem::new(sizes, &Distances { behind, same }), lives)
+    }
+
+    #[test]
+    fn placements_keep_all_distances_and_are_not_below_the_bound() {
+        let mut random = 1;
+        let mut optimal = 0;
+        for _ in 0..500 {
+            let (problem, lives) = problem(&mut random);
+            let n = problem.sizes.len();
+            let live = |at: usize| (0..n).filter(|&i| (lives[i].0..=lives[i].1).contains(&at)).collect::<Vec<_>>();
+            let bound = (0..n + 3).map(|at| problem.lower_bound(&live(at))).max().unwrap();
+            let placement = place(&problem, bound);
+            assert!(placement.bytes >= bound, "{} is below the bound {bound}", placement.bytes);
+            optimal += usize::from(placement.optimal);
+            for a in 0..n {
+                assert!(placement.offsets[a] + problem.sizes[a] as usize <= placement.bytes);
+                for b in 0..n {
+                    let distance = placement.offsets[b] as isize - placement.offsets[a] as isize;
+                    let (Some(behind), Some(before)) = (problem.behind[a][b], problem.behind[b][a]) else { continue };
+                    assert!(distance >= behind || -distance >= before, "{a} and {b} are {distance} bytes apart");
+                }
+            }
+        }
+        assert!(optimal >= 400, "only {optimal} of 500 placements are proven to be optimal");
+    }
+
+    /// Without permitted overlaps, the exact search finds what trying all orders finds.
+    #[test]
+    fn the_exact_search_is_exact() {
+        let mut random = 7;
+        for _ in 0..200 {
+            let (problem, _) = problem(&mut random);
+            let n = problem.sizes.len();
+            if n > 6 {
+                continue;
+            }
+            let placement = place(&problem, 0);
+            assert!(placement.optimal);
+            let mut best = usize::MAX;
+            permutations(&mut (0..n).collect(), 0, &mut |order| best = best.min(problem.first_fit(order).bytes));
+            assert!(placement.bytes <= best, "{} instead of {best}", placement.bytes);
+        }
+    }
+
+    fn permutations(order: &mut Vec<usize>, fixed: usize, visit: &mut dyn FnMut(&[usize])) {
+        if fixed == order.len() {
+            return visit(order);
+        }
+        for index in fixed..order.len() {
+            order.swap(fixed, index);
+            permutations(order, fixed + 1, visit);
+            order.swap(fixed, index);
+        }
+    }
+}

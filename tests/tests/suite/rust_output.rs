@@ -352,6 +352,7 @@ fn wide_integers_live_in_an_arena_of_bytes() -> Result<()> {
         inputs: vec![info("x")],
         outputs: vec![info("out")],
         arena: ArenaMode::Caller,
+        weights: Default::default(),
         float_helpers: false,
     };
     let bundle = Language::Rust.print(&program, &interface);

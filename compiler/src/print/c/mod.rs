@@ -10,7 +10,7 @@ use askama::Template;
 use ptqc_codegen_templates::c as templates;
 
 use super::common::{KernelNames, number_lines, plain_text, wrapped};
-use super::{ArenaMode, Bundle, Interface, TensorInfo};
+use super::{ArenaMode, Bundle, Interface, TensorInfo, WeightsMemory};
 use crate::program::{
     Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Memory, Param, Program, Signature, Step, VectorUnit,
 };
@@ -99,6 +99,7 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         provenance: unwrapped(&interface.provenance),
         name: program.name.clone(),
         upper: program.name.to_uppercase(),
+        constant: constant(interface),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
         helpers: expr::helpers(program),
         prologues: unique(units(program).map(|unit| unit.c_prologue)),
@@ -118,7 +119,18 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
 fn weights(program: &Program, interface: &Interface) -> templates::Weights {
     templates::Weights {
         provenance: unwrapped(&interface.provenance),
+        upper: program.name.to_uppercase(),
+        constant: constant(interface),
+        section: interface.weights.section.clone(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
+    }
+}
+
+/// What constants are declared as.
+fn constant(interface: &Interface) -> &'static str {
+    match interface.weights.memory {
+        WeightsMemory::Flash => "const ",
+        WeightsMemory::Ram => "",
     }
 }
 

@@ -72,12 +72,14 @@ fn source(program: &Program, interface: &Interface) -> String {
 /// Constants as text: tokens for each of some hundred thousand numbers would take longer than the rest of a build.
 fn weights(program: &Program, interface: &Interface) -> String {
     let mut text: String = comment_lines(&interface.provenance).iter().map(|line| format!("// {line}\n")).collect();
+    let section = interface.weights.rust_section();
+    let section = section.map_or(String::new(), |section| format!("#[link_section = \"{section}\"]\n"));
     for blob in &program.blobs {
         let (name, elem, len) = (static_name(&blob.name), elem_type(blob.elem), blob.data.len());
         let lines: String =
             number_lines(blob, LINE, |value| value.to_string()).iter().map(|line| format!("    {line}\n")).collect();
         text += &format!(
-            "\n/// {}\n#[rustfmt::skip]\npub static {name}: [{elem}; {len}] = [\n{lines}];\n",
+            "\n/// {}\n{section}#[rustfmt::skip]\npub static {name}: [{elem}; {len}] = [\n{lines}];\n",
             plain_text(&blob.doc)
         );
     }
