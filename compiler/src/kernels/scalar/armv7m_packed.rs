@@ -23,8 +23,8 @@ const BLOCKS: usize = 20;
 const ALL: usize = 24;
 const LEFT: usize = 28;
 const ROWS: usize = 32;
+// The number of channels follows.
 const K: usize = 36;
-const CHANNELS: usize = 40;
 const NEXT: usize = 44;
 const MAIN: usize = 48;
 const END: usize = 52;
