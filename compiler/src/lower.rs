@@ -7,7 +7,7 @@ use crate::names::{Namer, identifier};
 use crate::ops::QuantOp;
 use crate::ops::add::QAdd;
 use crate::plan::{Added, CheckedPlan, Layer, Place, Plan, TensorId, Work};
-use crate::program::{Arg, Blob, BlobId, Call, CheckedProgram, Program, Signature};
+use crate::program::{Arg, Blob, BlobId, Call, CheckedProgram, Function, Program, Signature, Variant, VectorUnit};
 
 /// A program, and for each of its functions what the report says about it.
 #[derive(Debug)]
@@ -31,39 +31,73 @@ pub struct LoweredLayer {
     pub accumulator: Option<Interval>,
 }
 
-/// Lowers a plan. `name` is the prefix of every symbol.
-pub fn lower(plan: &CheckedPlan, name: &str) -> diag::Result<Lowered> {
+/// A plan for processors of the target that have more vector instructions than all of them have.
+#[derive(Debug)]
+pub struct PlannedVariant {
+    /// A legal identifier.
+    pub name: &'static str,
+    /// What the processors have.
+    pub unit: &'static VectorUnit,
+    /// The plan.
+    pub plan: CheckedPlan,
+}
+
+/// Lowers a plan and its variants. `name` is the prefix of every symbol.
+pub fn lower(plan: &CheckedPlan, variants: &[PlannedVariant], name: &str) -> diag::Result<Lowered> {
     let mut program = Program {
         name: name.to_owned(),
         inputs: signatures(plan, "input", plan.inputs.iter().copied()),
         outputs: signatures(plan, "output", plan.outputs.iter().map(|(_, id)| *id)),
-        arena_bytes: plan.arena.bytes,
+        arena_bytes: variants.iter().map(|variant| variant.plan.arena.bytes).fold(plan.arena.bytes, usize::max),
         blobs: vec![],
         functions: vec![],
         calls: vec![],
+        variants: vec![],
     };
+    let (calls, layers) = lower_plan(plan, "", &mut program);
+    program.calls = calls;
+    for PlannedVariant { name, unit, plan } in variants {
+        let (calls, _) = lower_plan(plan, &format!("_{name}"), &mut program);
+        program.variants.push(Variant { name: (*name).to_owned(), unit, calls });
+    }
+    let program = CheckedProgram::new(program).map_err(|error| Diagnostic::internal(error.to_string()))?;
+    Ok(Lowered { program, layers })
+}
+
+/// Adds the functions and constants of a plan to a program. What a variant has in common with the plan before it is
+/// shared; the names of its other functions end with `suffix`.
+fn lower_plan(plan: &CheckedPlan, suffix: &str, program: &mut Program) -> (Vec<Call>, Vec<LoweredLayer>) {
     let constants = add_constants(plan, &mut program.blobs);
     let mut namer = Namer::default();
-    let mut layers = vec![];
+    let (mut calls, mut layers) = (vec![], vec![]);
     for (layer_idx, layer) in plan.layers.iter().enumerate() {
-        let function = namer.unique(&format!("{layer_idx:02}_{}", slug(layer)));
+        let name = namer.unique(&format!("{layer_idx:02}_{}", slug(layer)));
         let blobs_before = program.blobs.len();
-        let mut builder = LayerBuilder::new(plan, layer, function.clone(), doc(plan, layer), &mut program.blobs);
+        let names = (name.clone(), suffix.to_owned());
+        let mut builder = LayerBuilder::new(plan, layer, names, doc(plan, layer), &mut program.blobs);
         (layer.kernel.build)(&mut builder);
         let (built, passed) = builder.finish();
         let mut args = arguments(plan, layer, &constants);
         args.extend(passed.into_iter().map(Arg::Blob));
-        program.calls.push(Call { function: program.functions.len(), args });
-        program.functions.push(built);
+        let function = program.functions.iter().position(|other| computes_same(other, &built));
+        let function = function.unwrap_or_else(|| {
+            program.functions.push(built);
+            program.functions.len() - 1
+        });
+        calls.push(Call { function, args });
         layers.push(LoweredLayer {
-            function,
+            function: name,
             kernel: layer.kernel.name,
             constant_bytes: program.blobs[blobs_before..].iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
             accumulator: operator(layer).and_then(|op| op.accumulator()),
         });
     }
-    let program = CheckedProgram::new(program).map_err(|error| Diagnostic::internal(error.to_string()))?;
-    Ok(Lowered { program, layers })
+    (calls, layers)
+}
+
+/// Whether two functions of a layer differ in their names only.
+fn computes_same(a: &Function, b: &Function) -> bool {
+    a.layer == b.layer && Function { name: String::new(), ..a.clone() } == Function { name: String::new(), ..b.clone() }
 }
 
 /// The operator of a layer.
@@ -92,13 +126,18 @@ fn add_constants(plan: &Plan, blobs: &mut Vec<Blob>) -> Vec<Option<BlobId>> {
         if constants[tensor.buffer].is_some() {
             continue;
         }
-        constants[tensor.buffer] = Some(BlobId(blobs.len()));
-        blobs.push(Blob {
+        let blob = Blob {
             name: format!("constant{}", blobs.len()),
             doc: format!("Constant {} of shape {}.", tensor.name, tensor.ty.shape),
             elem: kernels::elem(&tensor.ty),
             data: data.iter().map(|&q| i64::from(q)).collect(),
-        });
+        };
+        // A variant has the same.
+        let known = blobs.iter().position(|other| other.doc == blob.doc && other.data == blob.data);
+        constants[tensor.buffer] = Some(BlobId(known.unwrap_or(blobs.len())));
+        if known.is_none() {
+            blobs.push(blob);
+        }
     }
     constants
 }

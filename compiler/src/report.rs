@@ -170,7 +170,7 @@ pub fn report(nominal: &Graph<Quant>, plan: &CheckedPlan, lowered: &Lowered, pro
         macs: layers.iter().map(|layer| layer.macs).sum(),
         macs_nominal: nodes.values().map(|node| node.op.macs(&node.value.shape)).sum(),
         arena: ArenaReport {
-            bytes: plan.arena.bytes,
+            bytes: program.arena_bytes,
             lower_bound_bytes: plan.arena.lower_bound,
             peak_layer: peak.map_or(String::new(), |layer| layer.function.clone()),
             peak_nodes: peak.map_or(vec![], |layer| layer.nodes.clone()),

@@ -16,6 +16,8 @@ pub use table::TARGETS;
 /// A fact about a core that a kernel can rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
+    /// Only the instructions of Armv6-M.
+    Thumb1,
     /// The 32-bit instructions of Armv7-M and Armv8-M mainline.
     Thumb2,
     /// Two 16-bit multiply-accumulates in one instruction (Armv7E-M, Armv8-M DSP extension).
@@ -24,25 +26,38 @@ pub enum Feature {
     Mve,
     /// 128-bit integer vectors of Armv7-A and AArch64.
     Neon,
+    /// The instructions of RV32IM.
+    RiscV,
     /// The 64-bit instruction set: 32 vector registers, and instructions on their upper halves.
     AArch64,
     /// Products of four bytes summed into 32 bits (Armv8.2-A, FEAT_DotProd).
     DotProduct,
     /// A product of two 32-bit numbers in 64 bits, in one instruction.
     LongMultiply,
+    /// 128-bit integer vectors of x86, up to SSE4.1.
+    Sse41,
+    /// 256-bit integer vectors of x86.
+    Avx2,
+    /// 512-bit integer vectors of x86 with sums of four products of bytes (AVX-512 F, BW, VL, VNNI).
+    Avx512Vnni,
 }
 
 impl Feature {
     /// As `ptqc targets` prints it.
     pub fn name(self) -> &'static str {
         match self {
+            Feature::Thumb1 => "thumb1",
             Feature::Thumb2 => "thumb2",
             Feature::Dsp => "dsp",
             Feature::Mve => "mve",
             Feature::Neon => "neon",
+            Feature::RiscV => "rv32im",
             Feature::AArch64 => "aarch64",
             Feature::DotProduct => "dot-product",
             Feature::LongMultiply => "long-multiply",
+            Feature::Sse41 => "sse4.1",
+            Feature::Avx2 => "avx2",
+            Feature::Avx512Vnni => "avx512-vnni",
         }
     }
 }
@@ -58,6 +73,8 @@ pub struct Target {
     pub rust_archs: &'static [&'static str],
     /// What a kernel can rely on.
     pub features: &'static [Feature],
+    /// Features that some processors of the target have, the best first: code for the target finds out when it runs.
+    pub variants: &'static [Variant],
     /// C compilers that know the target, the usual one first.
     pub compilers: &'static [Compiler],
     /// What rustc calls the target; `None` where it knows none, or none that links with the C compilers' code.
@@ -66,6 +83,15 @@ pub struct Target {
     pub runner: Runner,
     /// What code for it costs.
     pub cost: Cost,
+}
+
+/// More features, which some processors of a target have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// An identifier.
+    pub name: &'static str,
+    /// All that a kernel can rely on there.
+    pub features: &'static [Feature],
 }
 
 /// A target of rustc.
@@ -116,6 +142,11 @@ impl Target {
             Some(features) => Target { features, ..self },
             None => self,
         }
+    }
+
+    /// The target with the features of a variant.
+    pub fn with(&self, variant: &Variant) -> Target {
+        Target { features: variant.features, variants: &[], ..*self }
     }
 
     /// The target of this name.

@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-riscv32", "qemu-system-misc"),
     ("qemu-aarch64", "qemu-user"),
     ("qemu-arm", "qemu-user"),
+    ("qemu-x86_64", "qemu-user"),
 ];
 
 #[cfg(test)]

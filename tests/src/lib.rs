@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod case;
 pub mod cases;
+pub mod figures;
 pub mod image;
 pub mod onnx;
 pub mod projects;

@@ -45,9 +45,10 @@ fn origin(figures: &Figures) -> String {
     match figures.method {
         Method::Estimated => "estimated: operations weighed with the costs of gcc -O2".to_owned(),
         Method::Measured => {
-            let what = match figures.instructions {
-                Some(_) => "instructions counted in QEMU, exact",
-                None => "time on this machine",
+            let what = match (figures.instructions, &figures.time) {
+                (Some(_), None) => "instructions counted in QEMU, exact",
+                (Some(_), Some(_)) => "instructions counted in QEMU, exact; time on this machine",
+                (None, _) => "time on this machine",
             };
             let compiler = figures.compiler.as_deref().unwrap_or("?");
             format!("{compiler}, {}\n  {what}; the output equals the evaluator's", figures.flags.join(" "))

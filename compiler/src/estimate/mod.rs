@@ -8,7 +8,7 @@ mod operations;
 
 use std::collections::BTreeSet;
 
-use ptqc_target_runtimes::{Cost, Target};
+use ptqc_target_runtimes::Target;
 
 use crate::driver::Build;
 use crate::figures::{Figures, LayerCost, Method};
@@ -48,10 +48,9 @@ pub fn instructions(program: &Program, function: &Function, target: &Target) -> 
 
 /// Bytes of machine code of a function.
 pub fn code_bytes(program: &Program, function: &Function, target: &Target) -> u64 {
-    let Cost { instructions, bytes_per_instruction, bytes_per_function, .. } = &target.cost;
     let bytes = match &function.body {
         Body::Assembly(assembly) => assembly.length() as f64 * BYTES_PER_ASSEMBLY_INSTRUCTION,
-        Body::Loops(_) => written(program, function).cost(instructions) * bytes_per_instruction + bytes_per_function,
+        Body::Loops(_) => written(program, function).cost(&target.cost.code),
     };
     bytes.round() as u64
 }

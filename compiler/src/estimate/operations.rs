@@ -114,7 +114,7 @@ impl Counter<'_> {
                 self.expr(value, &mut own);
             }
             Stmt::Call { args, .. } => {
-                own.add(Operation::Store);
+                own.add(Operation::Intrinsic);
                 args.iter().for_each(|arg| self.expr(arg, &mut own));
             }
             Stmt::Store { value, .. } => {
@@ -170,7 +170,7 @@ impl Counter<'_> {
         match expr {
             // Conversions and constants are part of the operations that use them.
             Expr::Const(..) | Expr::Reg(_) | Expr::Index(_) | Expr::Cast(..) | Expr::Address(_) => {}
-            Expr::Call { .. } => operations.add(Operation::Arithmetic),
+            Expr::Call { .. } => operations.add(Operation::Intrinsic),
             Expr::Load(_, Index::Affine(_)) => operations.add(Operation::Load),
             Expr::Load(_, Index::Value(_)) => operations.add(Operation::Lookup),
             Expr::Add(..) | Expr::Sub(..) | Expr::Shr(..) => {

@@ -1,30 +1,33 @@
 //! How layers are computed: builders of loops, one for each kind of work and each way of doing it.
 //!
 //! A builder is written once for all output languages. Which builder a layer gets is decided by the table
-//! [`KERNELS`]: of those that accept the layer and whose features the target has, the cheapest.
+//! [`FAMILIES`]: of those that accept the layer and whose features the target has, the cheapest.
 
 mod arg_max;
 mod common;
 mod conv;
+mod dsp;
 mod elementwise;
 mod linear;
 mod mean;
 mod moves;
+mod mve;
 mod neon;
 mod pad;
 mod pool;
+mod scalar;
 mod softmax;
 mod thumb;
+mod x86;
 
 use std::fmt;
 
 use ptqc_target_runtimes::{Feature, Target};
 
-use self::neon::Unit;
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
 use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
-use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder};
+use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder, VectorUnit};
 
 /// A way of computing some layers.
 #[derive(Clone, Copy)]
@@ -53,8 +56,12 @@ pub struct Kernel {
     pub build: fn(&mut LayerBuilder),
 }
 
-/// All kernels. A faster variant is one line here.
-pub const KERNELS: &[Kernel] = &[
+/// All kernels, by what they are written in. A faster variant is a row in the table of its family.
+const FAMILIES: &[&[Kernel]] =
+    &[LOOPS, thumb::KERNELS, scalar::KERNELS, dsp::KERNELS, mve::KERNELS, neon::KERNELS, x86::KERNELS];
+
+/// The kernels of all targets.
+const LOOPS: &[Kernel] = &[
     Kernel {
         name: "conv",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
@@ -86,90 +93,6 @@ pub const KERNELS: &[Kernel] = &[
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
-    Kernel {
-        name: "thumb.table",
-        accepts: thumb::table::accepts,
-        needs: &[Feature::Thumb2],
-        instructions: thumb::table::instructions,
-        assembly: true,
-        build: thumb::table::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.dense",
-        needs: &[Feature::Neon],
-        instructions: |layer, plan| neon::dense::instructions(Unit::Armv7, layer, plan),
-        build: |b| neon::dense::build(b, Unit::Armv7),
-        ..NEON_DENSE
-    },
-    Kernel {
-        name: "aarch64.dense",
-        needs: &[Feature::AArch64],
-        instructions: |layer, plan| neon::dense::instructions(Unit::AArch64, layer, plan),
-        build: |b| neon::dense::build(b, Unit::AArch64),
-        ..NEON_DENSE
-    },
-    Kernel {
-        name: "dotprod.dense",
-        needs: &[Feature::DotProduct],
-        instructions: |layer, plan| neon::dense::instructions(Unit::DotProduct, layer, plan),
-        build: |b| neon::dense::build(b, Unit::DotProduct),
-        ..NEON_DENSE
-    },
-    Kernel {
-        name: "neon.depthwise",
-        needs: &[Feature::Neon],
-        instructions: |layer, plan| neon::depthwise::instructions(Unit::Armv7, layer, plan),
-        build: |b| neon::depthwise::build(b, Unit::Armv7),
-        ..NEON_DEPTHWISE
-    },
-    Kernel {
-        name: "aarch64.depthwise",
-        needs: &[Feature::AArch64],
-        instructions: |layer, plan| neon::depthwise::instructions(Unit::AArch64, layer, plan),
-        build: |b| neon::depthwise::build(b, Unit::AArch64),
-        ..NEON_DEPTHWISE
-    },
-    Kernel {
-        name: "aarch64.table",
-        accepts: neon::elementwise::accepts_table,
-        needs: &[Feature::AArch64],
-        instructions: neon::elementwise::instructions,
-        build: neon::elementwise::build_table,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.add",
-        accepts: neon::elementwise::accepts_add,
-        needs: &[Feature::Neon],
-        instructions: neon::elementwise::instructions,
-        build: |b| neon::elementwise::build_add(b, Unit::Armv7),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.max_pool",
-        accepts: neon::pool::accepts_max,
-        needs: &[Feature::Neon],
-        instructions: neon::pool::instructions,
-        build: |b| neon::pool::build_max(b, Unit::Armv7),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.average_pool",
-        accepts: neon::pool::accepts_average,
-        needs: &[Feature::Neon],
-        instructions: neon::pool::instructions,
-        build: |b| neon::pool::build_average(b, Unit::Armv7),
-        ..PORTABLE
-    },
-    Kernel {
-        name: "neon.mean",
-        accepts: neon::pool::accepts_mean,
-        needs: &[Feature::Neon],
-        instructions: neon::pool::instructions,
-        build: |b| neon::pool::build_mean(b, Unit::Armv7),
-        ..PORTABLE
-    },
 ];
 
 /// What kernels have in common that say nothing else.
@@ -185,14 +108,6 @@ const PORTABLE: Kernel = Kernel {
     assembly: false,
     build: |_| {},
 };
-
-/// What the kernels for sums over input channels have in common.
-const NEON_DENSE: Kernel =
-    Kernel { accepts: neon::dense::accepts, scratch: neon::dense::scratch, adds: true, ..PORTABLE };
-
-/// What the kernels for depthwise convolutions have in common.
-const NEON_DEPTHWISE: Kernel =
-    Kernel { accepts: neon::depthwise::accepts, scratch: neon::depthwise::scratch, ..PORTABLE };
 
 /// The kernel of a layer for which none has been chosen yet.
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };
@@ -212,6 +127,21 @@ fn portable_instructions(layer: &Layer, plan: &Plan) -> u64 {
     8 * macs + 20 * elements + if layer.added.is_some() { 10 * elements } else { 0 }
 }
 
+/// All kernels.
+pub fn all() -> impl Iterator<Item = &'static Kernel> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// The vector instructions of a target of which kernels know several levels.
+pub fn vector_unit(target: &Target) -> Option<&'static VectorUnit> {
+    let levels = [
+        (Feature::Avx512Vnni, &x86::isa::AVX512),
+        (Feature::Avx2, &x86::isa::AVX2),
+        (Feature::Sse41, &x86::isa::SSE41),
+    ];
+    levels.into_iter().find(|(feature, _)| target.has(*feature)).map(|(_, isa)| &isa.unit)
+}
+
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
     let usable = |kernel: &&Kernel| {
@@ -220,7 +150,7 @@ pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option
             && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
     };
-    KERNELS.iter().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+    all().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
 }
 
 impl fmt::Debug for Kernel {
@@ -240,6 +170,8 @@ pub struct LayerBuilder<'a> {
     pub f: FunctionBuilder,
     /// Identifier of the layer, the prefix of its constants.
     name: String,
+    /// What constants' names end with, where another variant has others of the name.
+    suffix: String,
     /// Constants of the whole program.
     blobs: &'a mut Vec<Blob>,
     operands: Vec<Buffer>,
@@ -252,8 +184,15 @@ pub struct LayerBuilder<'a> {
 impl<'a> LayerBuilder<'a> {
     /// An empty function with the layer's parameters: operands, then the result, or one for both in place, then working
     /// memory.
-    pub fn new(plan: &'a Plan, layer: &'a Layer, name: String, doc: Vec<String>, blobs: &'a mut Vec<Blob>) -> Self {
-        let mut f = FunctionBuilder::new(name.clone(), doc);
+    /// The function is named after the layer and the variant, if it is one of several.
+    pub fn new(
+        plan: &'a Plan,
+        layer: &'a Layer,
+        (name, suffix): (String, String),
+        doc: Vec<String>,
+        blobs: &'a mut Vec<Blob>,
+    ) -> Self {
+        let mut f = FunctionBuilder::new(format!("{name}{suffix}"), doc).of_layer(&name);
         let mut operands: Vec<Buffer> = vec![];
         let shared = layer.in_place.filter(|_| !layer.kernel.assembly);
         for (port, &id) in layer.operands.iter().enumerate() {
@@ -282,7 +221,7 @@ impl<'a> LayerBuilder<'a> {
             false => (Elem::I8, Access::ReadWrite),
         };
         let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
-        LayerBuilder { plan, layer, f, name, blobs, operands, result, scratch, passed: vec![], assembly: None }
+        LayerBuilder { plan, layer, f, name, suffix, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 
     /// The operator; `None` for a copy.
@@ -320,15 +259,29 @@ impl<'a> LayerBuilder<'a> {
 
     /// Adds constant data.
     pub fn blob(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) -> Buffer {
-        self.blobs.push(Blob { name: format!("{}_{name}", self.name), doc: doc.into(), elem, data });
-        Buffer::Blob(BlobId(self.blobs.len() - 1))
+        Buffer::Blob(self.constant(name, doc.into(), elem, data))
     }
 
     /// Adds constant data whose address is a further parameter of the function.
     pub fn pass(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) {
         self.f.param(name, elem, data.len(), Access::Read);
-        self.blob(name, doc, elem, data);
-        self.passed.push(BlobId(self.blobs.len() - 1));
+        let id = self.constant(name, doc.into(), elem, data);
+        self.passed.push(id);
+    }
+
+    /// Constant data; what another variant of the layer has already is not there twice.
+    fn constant(&mut self, name: &str, doc: String, elem: Elem, data: Vec<i64>) -> BlobId {
+        let plain = format!("{}_{name}", self.name);
+        let named =
+            |blob: &Blob| blob.name.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        let same = |blob: &Blob| blob.elem == elem && blob.data == data && named(blob);
+        if let Some(index) = self.blobs.iter().position(same) {
+            return BlobId(index);
+        }
+        let taken = self.blobs.iter().any(|blob| blob.name == plain);
+        let name = if taken { format!("{plain}{}", self.suffix) } else { plain };
+        self.blobs.push(Blob { name, doc, elem, data });
+        BlobId(self.blobs.len() - 1)
     }
 
     /// Gives the function a body in assembly. Its parameters are the operands, the result, the working memory if there

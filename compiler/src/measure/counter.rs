@@ -161,22 +161,28 @@ impl Parts {
     }
 }
 
-/// Runs a program over one sample in its folder, and counts.
-pub fn count(folder: &Path, executable: &Executable, inputs: &[u8], parts: &Parts) -> diag::Result<(Vec<u8>, Counts)> {
-    let (table, layers) = parts.table();
-    std::fs::write(folder.join("ranges.txt"), table).map_err(Failure::from)?;
-    std::fs::write(folder.join("count.c"), COUNTER).map_err(Failure::from)?;
+/// Compiles the plugin in a folder, with more flags, and returns its name.
+pub fn compile(folder: &Path, flags: &[&str]) -> diag::Result<&'static str> {
     let compiler = HOST_COMPILERS.into_iter().find(|compiler| toolchain::is_installed(compiler)).ok_or_else(|| {
         let message = "counting instructions needs a C compiler for this machine, and there is none";
         Diagnostic::error(Code::Toolchain, message).help("install gcc or clang")
     })?;
+    std::fs::write(folder.join("count.c"), COUNTER).map_err(Failure::from)?;
+    let mut command = Command::new(compiler);
+    command.args(["-std=gnu11", "-O2", "-fPIC", "-shared", "count.c", "-o", "count.so"]).args(flags);
+    toolchain::run(&mut command, folder)?;
+    Ok("count.so")
+}
+
+/// Runs a program over one sample in its folder, and counts.
+pub fn count(folder: &Path, executable: &Executable, inputs: &[u8], parts: &Parts) -> diag::Result<(Vec<u8>, Counts)> {
+    let (table, layers) = parts.table();
+    std::fs::write(folder.join("ranges.txt"), table).map_err(Failure::from)?;
     let mut refused = None;
     for version in PLUGIN_VERSIONS {
-        let version = format!("-DPLUGIN_API={version}");
-        let mut command = Command::new(compiler);
-        command.args(["-std=gnu11", "-O2", "-fPIC", "-shared", &version, "count.c", "-o", "count.so"]);
-        toolchain::run(&mut command, folder)?;
-        match executable.run_with(inputs, &["-plugin", "./count.so,ranges=ranges.txt,counts=counts.txt"]) {
+        let plugin = compile(folder, &[&format!("-DPLUGIN_API={version}")])?;
+        let argument = format!("./{plugin},ranges=ranges.txt,counts=counts.txt");
+        match executable.run_with(inputs, &["-plugin", &argument]) {
             Ok(outputs) => return Ok((outputs, read_counts(folder, parts, &layers)?)),
             Err(failure) if failure.to_string().contains("API version") => refused = Some(failure),
             Err(failure) => return Err(failure.into()),

@@ -11,7 +11,6 @@ pub mod toolchain;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 use ptqc_target_runtimes::{Compiler, Target, package};
 
@@ -49,19 +48,16 @@ pub fn measure(setup: &Setup) -> diag::Result<Figures> {
     let folder = tempfile::tempdir().map_err(Failure::from)?;
     let bench = Bench::new(folder.path(), setup)?;
     let objects = bench.compile()?;
-    let emulator = toolchain::emulator(setup.target);
     let executable = bench.link(&objects, Meter::Stack)?;
     let parts = bench.parts(&objects)?;
     let (flash, variables) = bench.sizes(&objects)?;
-    let counts = match emulator.is_empty() {
+    let is_native = toolchain::emulator(setup.target).is_empty();
+    let counts = match is_native {
         false => Some(bench.count(&executable, &parts)?),
-        true => {
-            bench.verify(&executable.run(&bench.inputs)?)?;
-            None
-        }
+        true => bench.count_native(executable, &parts)?,
     };
     let stack = bench.stack()?;
-    let time = if emulator.is_empty() { Some(bench.time(&objects)?) } else { None };
+    let time = if is_native { Some(bench.time(&objects)?) } else { None };
     let code = parts.code_bytes.iter().enumerate();
     let layers: Vec<LayerCost> =
         code.map(|(layer, &code)| (counts.as_ref().map(|counts| counts.layers[layer]), code)).collect();
@@ -112,13 +108,12 @@ impl<'a> Bench<'a> {
         }
         let harness = Harness::new(build.lowered.program.program(), build.interface.arena);
         let program = setup.rustc.map_or(Path::new(setup.compiler.program), |rustc| &rustc.program);
-        let version = toolchain::run(Command::new(program).arg("--version"), folder)?;
         Ok(Bench {
             folder,
             setup,
             inputs: harness.encode_inputs(&[sample.to_vec()]),
             expected: harness.encode_outputs(&[evaluate(&build.quant, sample)]),
-            compiler: String::from_utf8_lossy(&version).lines().next().unwrap_or_default().to_owned(),
+            compiler: toolchain::version(program)?,
             harness,
         })
     }
@@ -162,6 +157,16 @@ impl<'a> Bench<'a> {
         let (outputs, counts) = counter::count(self.folder, executable, &self.inputs, parts)?;
         self.verify(&outputs)?;
         Ok(counts)
+    }
+
+    /// Counts what the machine runs itself, if there is an emulator that knows all of its instructions.
+    fn count_native(&self, executable: Executable, parts: &Parts) -> diag::Result<Option<Counts>> {
+        self.verify(&executable.run(&self.inputs)?)?;
+        let emulator = toolchain::spare_emulator(self.setup.target);
+        if emulator.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.count(&executable.emulated(emulator), parts).ok())
     }
 
     fn verify(&self, outputs: &[u8]) -> diag::Result<()> {

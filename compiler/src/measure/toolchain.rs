@@ -64,12 +64,27 @@ pub fn missing(target: &Target, compiler: &Compiler) -> Vec<&'static str> {
     missing
 }
 
+/// Program and version, as the program says it.
+pub fn version(program: &Path) -> Result<String, Failure> {
+    let text = run(Command::new(program).arg("--version"), Path::new("."))?;
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
+}
+
 /// The emulator and its arguments; empty if programs for the target run as they are.
 pub fn emulator(target: &Target) -> &'static [&'static str] {
     match target.runner {
         Runner::User { native, .. } if native == std::env::consts::ARCH => &[],
         Runner::User { emulator, .. } => emulator,
         Runner::Board(board) => board.emulator,
+    }
+}
+
+/// An emulator that can run what this machine runs itself: it counts instructions. Empty if there is none.
+pub fn spare_emulator(target: &Target) -> &'static [&'static str] {
+    match target.runner {
+        Runner::User { emulator: [program, ..], .. } if !is_installed(program) => &[],
+        Runner::User { emulator, .. } => emulator,
+        Runner::Board(_) => &[],
     }
 }
 
@@ -178,14 +193,19 @@ fn link(
     command.args(flags.iter().filter(|flag| flag.starts_with("-fsanitize")));
     match target.runner {
         Runner::Board(_) => drop(command.args(["-nostartfiles", "-static", "-T", "board.ld"])),
-        // Addresses of an emulated program are those of its file.
-        Runner::User { .. } if !emulator(target).is_empty() => drop(command.arg("-static")),
+        // Addresses in an emulated program are those of its file.
+        Runner::User { .. } if !spare_emulator(target).is_empty() => drop(command.arg("-static")),
         Runner::User { .. } => {}
     }
     run(&mut command, folder).map(drop)
 }
 
 impl Executable {
+    /// The same program in an emulator.
+    pub fn emulated(self, emulator: &[&str]) -> Executable {
+        Executable { emulator: emulator.iter().map(|&word| word.to_owned()).collect(), ..self }
+    }
+
     /// Runs the model over samples: each holds the bytes of all inputs, the result those of all outputs.
     pub fn run(&self, inputs: &[u8]) -> Result<Vec<u8>, Failure> {
         self.run_with(inputs, &[])

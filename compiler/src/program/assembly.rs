@@ -16,9 +16,38 @@ pub struct Assembly {
     pub doc: Vec<String>,
     /// Condition of the C preprocessor under which the text assembles, for example `defined(__ARM_FEATURE_DSP)`.
     pub requires: &'static str,
+    /// How the text is written.
+    pub dialect: Dialect,
     /// Directives that Rust's assembler needs in front, where C gets the same by the compiler's flags.
     pub rust_directives: &'static [&'static str],
     items: Vec<Item>,
+}
+
+/// A language of assemblers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Arm's Thumb, unified syntax.
+    Thumb,
+    /// RISC-V.
+    RiscV,
+}
+
+impl Dialect {
+    /// What begins a comment.
+    fn comment(self) -> &'static str {
+        match self {
+            Dialect::Thumb => "@",
+            Dialect::RiscV => "#",
+        }
+    }
+
+    /// Directives in front of a function, where the compiler does not write them.
+    pub fn directives(self) -> &'static [&'static str] {
+        match self {
+            Dialect::Thumb => &[".syntax unified", ".thumb", ".thumb_func"],
+            Dialect::RiscV => &[],
+        }
+    }
 }
 
 /// A part of the text.
@@ -39,6 +68,15 @@ pub enum Item {
         /// What is copied.
         body: Vec<Item>,
     },
+    /// The body is written `copies` times; over the whole call its copies run `times` times, wherever they stand.
+    Total {
+        /// Number of copies.
+        copies: u32,
+        /// Number of runs in a call; not a part of the text.
+        times: u64,
+        /// What is copied.
+        body: Vec<Item>,
+    },
     /// The body is written once and runs `times` times whenever the code around it runs once.
     Passes {
         /// Number of passes; not a part of the text.
@@ -51,7 +89,7 @@ pub enum Item {
 impl Assembly {
     /// An empty body.
     pub fn new(kernel: impl Into<String>, doc: Vec<String>, requires: &'static str) -> Assembly {
-        Assembly { kernel: kernel.into(), doc, requires, rust_directives: &[], items: vec![] }
+        Assembly { kernel: kernel.into(), doc, requires, dialect: Dialect::Thumb, rust_directives: &[], items: vec![] }
     }
 
     /// Adds an instruction.
@@ -96,6 +134,18 @@ impl Assembly {
         self.items.push(Item::Passes { times, body });
     }
 
+    /// Writes a body once that runs `times` times in a call, whatever is around it.
+    pub fn total(&mut self, times: u64, body: impl FnOnce(&mut Assembly)) {
+        self.copies(1, times, body);
+    }
+
+    /// Writes a body `copies` times. The copies run `times` times in a call: a loop that is unrolled and entered in its
+    /// middle, so that any number of steps needs no loop for the rest.
+    pub fn copies(&mut self, copies: u32, times: u64, body: impl FnOnce(&mut Assembly)) {
+        let body = self.nested(body);
+        self.items.push(Item::Total { copies, times, body });
+    }
+
     fn nested(&mut self, body: impl FnOnce(&mut Assembly)) -> Vec<Item> {
         let outer = std::mem::take(&mut self.items);
         body(self);
@@ -104,7 +154,8 @@ impl Assembly {
 
     /// Instructions that one call executes.
     pub fn instructions(&self) -> u64 {
-        executed(&self.items)
+        let (around, total) = executed(&self.items);
+        around + total
     }
 
     /// Instructions that the text contains, repetitions written out.
@@ -115,19 +166,28 @@ impl Assembly {
     /// The text, line by line.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![];
-        print(&self.items, 1, &mut lines);
+        print(&self.items, 1, self.dialect, &mut lines);
         lines
     }
 }
 
-fn executed(items: &[Item]) -> u64 {
+/// Instructions that run whenever the items do, and those that are counted for the whole call.
+fn executed(items: &[Item]) -> (u64, u64) {
     let count = |item: &Item| match item {
-        Item::Instruction(_) => 1,
-        Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
-        Item::Repeat { times, body } => u64::from(*times) * executed(body),
-        Item::Passes { times, body } => times * executed(body),
+        Item::Instruction(_) => (1, 0),
+        Item::Directive(_) | Item::Comment(_) | Item::Label(_) => (0, 0),
+        Item::Repeat { times, body } => scaled(executed(body), u64::from(*times)),
+        Item::Passes { times, body } => scaled(executed(body), *times),
+        Item::Total { times, body, .. } => {
+            let (around, total) = executed(body);
+            (0, around * times + total)
+        }
     };
-    items.iter().map(count).sum()
+    items.iter().map(count).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+}
+
+fn scaled((around, total): (u64, u64), times: u64) -> (u64, u64) {
+    (around * times, total)
 }
 
 fn written(items: &[Item]) -> u64 {
@@ -135,24 +195,26 @@ fn written(items: &[Item]) -> u64 {
         Item::Instruction(_) => 1,
         Item::Directive(_) | Item::Comment(_) | Item::Label(_) => 0,
         Item::Repeat { times, body } => u64::from(*times) * written(body),
+        Item::Total { copies, body, .. } => u64::from(*copies) * written(body),
         Item::Passes { body, .. } => written(body),
     };
     items.iter().map(count).sum()
 }
 
-fn print(items: &[Item], depth: usize, lines: &mut Vec<String>) {
+fn print(items: &[Item], depth: usize, dialect: Dialect, lines: &mut Vec<String>) {
     let indent = "  ".repeat(depth);
     for item in items {
         match item {
             Item::Instruction(text) | Item::Directive(text) => lines.push(format!("{indent}{text}")),
-            Item::Comment(text) => lines.push(format!("{indent}@ {text}")),
+            Item::Comment(text) => lines.push(format!("{indent}{} {text}", dialect.comment())),
             Item::Label(number) => lines.push(format!("{number}:")),
-            Item::Repeat { times, body } => {
+            Item::Total { copies: 1, body, .. } => print(body, depth, dialect, lines),
+            Item::Repeat { times, body } | Item::Total { copies: times, body, .. } => {
                 lines.push(format!("{indent}.rept {times}"));
-                print(body, depth + 1, lines);
+                print(body, depth + 1, dialect, lines);
                 lines.push(format!("{indent}.endr"));
             }
-            Item::Passes { body, .. } => print(body, depth, lines),
+            Item::Passes { body, .. } => print(body, depth, dialect, lines),
         }
     }
 }
@@ -175,6 +237,8 @@ mod tests {
         assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 1);
         assert_eq!(a.length(), 1 + 4 * 2 + 2 + 1 + 1);
         let lines = a.lines();
+        a.passes(10, |a| a.copies(8, 3, |a| a.total(2, |a| a.op("nop"))));
+        assert_eq!(a.instructions(), 1 + 10 * (4 * 2 + 2) + 1 + 2, "total counts are not multiplied");
         assert_eq!(lines[1], "2:");
         assert_eq!(&lines[2..6], ["  .rept 4", "    ldrb r3, [r0], #1", "    adds r2, r3", "  .endr"]);
     }

@@ -15,8 +15,10 @@ pub struct FunctionBuilder {
 impl FunctionBuilder {
     /// An empty function.
     pub fn new(name: impl Into<String>, doc: Vec<String>) -> Self {
+        let name = name.into();
         let function = Function {
-            name: name.into(),
+            layer: name.clone(),
+            name,
             doc,
             params: vec![],
             vectors: None,
@@ -34,10 +36,12 @@ impl FunctionBuilder {
         Buffer::Param(self.function.params.len() - 1)
     }
 
-    /// `for name in 0..count`. A single iteration is inlined: the body then sees the index 0.
+    /// `for name in 0..count`. A single iteration is inlined: the body then sees the index 0. None is left out.
     pub fn each(&mut self, name: &str, count: usize, body: impl FnOnce(&mut Self, Affine)) {
-        if count == 1 {
-            return body(self, Affine::from(0));
+        match count {
+            0 => return,
+            1 => return body(self, Affine::from(0)),
+            _ => {}
         }
         let var = self.var(name);
         let body = self.block(|f| body(f, var.into()));
@@ -102,6 +106,12 @@ impl FunctionBuilder {
     /// Stores an element.
     pub fn store(&mut self, buffer: Buffer, index: impl Into<Affine>, value: Expr) {
         self.push(Stmt::Store { buffer, index: index.into(), value });
+    }
+
+    /// Says which layer the function computes, if it is not named after it.
+    pub fn of_layer(mut self, layer: &str) -> Self {
+        self.function.layer = layer.to_owned();
+        self
     }
 
     /// Says which vector instructions the function calls.

@@ -476,8 +476,13 @@ fn accumulated_regs(body: &[Stmt]) -> BTreeSet<Reg> {
 }
 
 fn check_calls(program: &Program) -> Checked<()> {
+    let variants = program.variants.iter().map(|variant| &variant.calls);
+    std::iter::once(&program.calls).chain(variants).try_for_each(|calls| check_variant(program, calls))
+}
+
+fn check_variant(program: &Program, calls: &[Call]) -> Checked<()> {
     let mut written = BTreeSet::new();
-    for call in &program.calls {
+    for call in calls {
         let function = program.functions.get(call.function).ok_or("a call of no function")?;
         check_call(program, function, call, &mut written)
             .map_err(|problem| format!("call of {}: {problem}", function.name))?;

@@ -18,13 +18,13 @@ mod text;
 mod vector;
 
 pub use affine::{Affine, Var};
-pub use assembly::{Assembly, Item};
+pub use assembly::{Assembly, Dialect, Item};
 pub use build::FunctionBuilder;
 pub use check::{CheckedProgram, ProgramError};
 pub use expr::{Address, Cmp, Expr, Index, Type};
 pub use interpret::interpret;
 pub use interval::Interval;
-pub use vector::VectorUnit;
+pub use vector::{Detection, VectorUnit};
 
 /// The integer type of the elements of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,26 @@ pub struct Program {
     pub functions: Vec<Function>,
     /// What the entry point does, in order.
     pub calls: Vec<Call>,
+    /// What it does instead on processors with more vector instructions, the best first.
+    pub variants: Vec<Variant>,
+}
+
+/// The same inference with other functions, for processors with some vector instructions.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// A legal identifier.
+    pub name: String,
+    /// What the processor must have.
+    pub unit: &'static VectorUnit,
+    /// The steps, in order.
+    pub calls: Vec<Call>,
+}
+
+impl Program {
+    /// The calls of all variants.
+    pub fn all_calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.iter().chain(self.variants.iter().flat_map(|variant| &variant.calls))
+    }
 }
 
 /// Name, element type and length of a buffer that is passed to a function.
@@ -111,10 +131,12 @@ pub struct Param {
 }
 
 /// A layer as a function over buffers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Function {
     /// Identifier without the model's prefix, for example `01_conv1`.
     pub name: String,
+    /// Identifier of the layer it computes, which is the beginning of its constants' names.
+    pub layer: String,
     /// Lines of the comment above it: ONNX names, shapes, requantization, bound.
     pub doc: Vec<String>,
     /// Buffers, in the order of the call's arguments. Of those of loops without vectors, at most one is not
@@ -131,7 +153,7 @@ pub struct Function {
 }
 
 /// How a function computes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// Statements of the loop language.
     Loops(Vec<Stmt>),
@@ -176,7 +198,7 @@ pub enum Buffer {
 }
 
 /// A statement.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Stmt {
     /// A full-line comment.
     Comment(String),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Address, Affine, Blob, Buffer, Cmp, Expr, Function, Index, Program, Stmt};
+use super::{Address, Affine, Blob, Buffer, Call, Cmp, Expr, Function, Index, Program, Stmt};
 
 /// Values of a constant that are shown.
 const SHOWN: usize = 6;
@@ -16,11 +16,18 @@ impl fmt::Display for Program {
         for function in &self.functions {
             write!(f, "{}", Listing { program: self, function })?;
         }
-        writeln!(f, "run:")?;
-        for call in &self.calls {
-            let args: Vec<String> = call.args.iter().map(|arg| format!("{arg:?}")).collect();
-            writeln!(f, "  {}({})", self.functions[call.function].name, args.join(", "))?;
+        let run = |f: &mut fmt::Formatter<'_>, calls: &[Call]| {
+            calls.iter().try_for_each(|call| {
+                let args: Vec<String> = call.args.iter().map(|arg| format!("{arg:?}")).collect();
+                writeln!(f, "  {}({})", self.functions[call.function].name, args.join(", "))
+            })
+        };
+        for variant in &self.variants {
+            writeln!(f, "run with {}:", variant.name)?;
+            run(f, &variant.calls)?;
         }
+        writeln!(f, "run:")?;
+        run(f, &self.calls)?;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use ptqc_tests::onnx::{Onnx, numbers};
 
 use crate::process::{Folder, conv_relu, gemm, npz, samples, two_inputs};
 
-const COMMANDS: [&str; 7] = ["build", "calibrate", "eval", "run", "inspect", "targets", "ops"];
+const COMMANDS: [&str; 9] = ["build", "calibrate", "eval", "run", "bench", "estimate", "inspect", "targets", "ops"];
 
 fn gemm_folder() -> Folder {
     Folder::with(vec![("m.onnx", gemm().bytes()), ("x.npy", samples(16, &[4]))])

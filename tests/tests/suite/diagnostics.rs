@@ -260,6 +260,12 @@ const CASES: &[Case] = &[
         vec![("m.onnx", gemm().bytes())]
     }),
     error(Code::InvalidName, "digit", "build m.onnx --calib x.npy --name 7seg", || vec![("m.onnx", gemm().bytes())]),
+    error(
+        Code::InvalidOption,
+        "bench_unknown_compiler",
+        "bench m.onnx --calib x.npy -t cortex-m4 --compiler icc",
+        || vec![("m.onnx", gemm().bytes()), ("x.npy", samples(8, &[4]))],
+    ),
     error(Code::InvalidOption, "dot", "inspect m.onnx --stage plan --dot", || vec![("m.onnx", gemm().bytes())]),
     error(Code::InvalidOption, "output_index", "eval m.onnx --calib x.npy --data x.npy --output-index 1", || {
         vec![("m.onnx", gemm().bytes()), ("x.npy", samples(8, &[4]))]
@@ -348,8 +354,8 @@ fn of_the_real_models_only_the_one_with_mixed_units_is_too_coarse() {
 #[test]
 fn every_code_has_a_case() {
     let shown: BTreeSet<Code> = CASES.iter().map(|case| case.code).collect();
-    // No command shows these: one is our own mistake, the other is shown by the tests of build scripts.
-    let elsewhere = [Code::Internal, Code::BuildScript];
+    // No line of these shows them: one is our own mistake, the others are shown by the tests of build scripts and benches.
+    let elsewhere = [Code::Internal, Code::BuildScript, Code::Toolchain];
     let missing: Vec<&Code> =
         Code::ALL.iter().filter(|code| !elsewhere.contains(code) && !shown.contains(code)).collect();
     assert_eq!(missing, Vec::<&Code>::new());

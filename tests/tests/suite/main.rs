@@ -1,10 +1,12 @@
 //! The test suite: one program, because each links the whole compiler.
 
 mod arithmetic;
+mod bench;
 mod build_script;
 mod commands;
 mod diagnostics;
 mod examples;
+mod figures;
 mod kernels;
 mod operators;
 mod optimize;

@@ -8,12 +8,17 @@ use serde_json::Value;
 
 use crate::process::{Folder, samples};
 
-/// A model whose report has every field: a convolution, an in-place layer, positions as an output, a copy.
+/// A model whose report has every field: a convolution with a dead channel, an in-place layer, positions as an output, a
+/// copy.
 fn model() -> Onnx {
     Onnx::default()
         .input("x", &[1, 2, 4, 4])
+        .weights("first", &[2, 2, 1, 1], &numbers(2, 4))
+        .weights("bias", &[2], &[0.0, -100.0])
         .weights("w", &[3, 2, 3, 3], &numbers(1, 54))
-        .node_with("Conv", &["x", "w"], &["c"], &[("pads", Attr::from([1, 1, 1, 1]))])
+        .node("Conv", &["x", "first", "bias"], &["f"])
+        .node("Relu", &["f"], &["h"])
+        .node_with("Conv", &["h", "w"], &["c"], &[("pads", Attr::from([1, 1, 1, 1]))])
         .node("Sigmoid", &["c"], &["s"])
         .ints("flat", &[2], &[1, 48])
         .node("Reshape", &["s", "flat"], &["r"])
@@ -23,14 +28,18 @@ fn model() -> Onnx {
         .output("k")
 }
 
+fn folder() -> Folder {
+    Folder::with(vec![("m.onnx", model().bytes()), ("x.npy", samples(8, &[2, 4, 4]))])
+}
+
 fn report() -> Value {
-    let folder = Folder::with(vec![("m.onnx", model().bytes()), ("x.npy", samples(8, &[2, 4, 4]))]);
+    let folder = folder();
     folder.ok("build m.onnx --calib x.npy");
     serde_json::from_str(&folder.text("m.report.json")).unwrap()
 }
 
 /// Paths of all fields: `layers[].macs`.
-fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+pub fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
@@ -87,4 +96,20 @@ fn sums_and_bounds_hold() {
         }
     }
     assert!(layers.iter().any(|layer| layer["function"] == arena["peak_layer"]));
+}
+
+/// One of the two channels of the first convolution is never above 0.
+#[test]
+fn removed_work_is_reported() {
+    let folder = folder();
+    let said = folder.ok("build m.onnx --calib x.npy");
+    assert!(said.contains("464 multiply-accumulates (928 in the model)"), "{said}");
+    assert!(said.contains("removed 464 multiply-accumulates"), "{said}");
+    assert!(folder.text("m.h").contains("464 multiply-accumulates (928 in the model)"));
+    let report: Value = serde_json::from_str(&folder.text("m.report.json")).unwrap();
+    assert_eq!((&report["macs"], &report["macs_nominal"]), (&464.into(), &928.into()));
+    let first = &report["layers"][0];
+    assert_eq!(first["output_shape"], serde_json::json!([1, 1, 4, 4]));
+    assert_eq!(first["output_shape_nominal"], serde_json::json!([1, 2, 4, 4]));
+    assert!(report["layers"][1].get("output_shape_nominal").is_none());
 }

@@ -328,6 +328,7 @@ fn wide_program() -> CheckedProgram {
         outputs: vec![signature("output_0", Elem::I32)],
         arena_bytes: 36,
         blobs: vec![],
+        variants: vec![],
         functions,
         calls: vec![
             call(0, vec![Arg::Input(0), Arg::Arena(24)]),

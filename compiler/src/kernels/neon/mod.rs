@@ -9,6 +9,10 @@ mod requantize;
 mod rows;
 mod vector;
 
+use ptqc_target_runtimes::Feature;
+
+use crate::kernels::{Kernel, PORTABLE};
+
 use crate::program::VectorUnit;
 
 /// Which vector instructions a kernel is built from. Each has those of the units before it.
@@ -38,6 +42,8 @@ const ARMV7: VectorUnit = VectorUnit {
     c_prologue: IN_FRONT_OF_THE_HEADER,
     c_features: "",
     c_promised: "defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)",
+    c_register: "w",
+    detection: None,
     // Of 32-bit Arm, stable Rust has no intrinsics.
     rust_module: "aarch64",
     rust_features: "",
@@ -105,3 +111,88 @@ fn vdotq_lane_s32(sum: int32x4_t, a: int8x16_t, b: int8x8_t, lane: i32) -> int32
     vdotq_laneq_s32(sum, a, vcombine_s8(b, b), lane)
 }
 ";
+
+/// What the kernels for sums over input channels have in common.
+const NEON_DENSE: Kernel = Kernel { accepts: dense::accepts, scratch: dense::scratch, adds: true, ..PORTABLE };
+
+/// What the kernels for depthwise convolutions have in common.
+const NEON_DEPTHWISE: Kernel = Kernel { accepts: depthwise::accepts, scratch: depthwise::scratch, ..PORTABLE };
+
+/// The kernels of this family.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "neon.dense",
+        needs: &[Feature::Neon],
+        instructions: |layer, plan| dense::instructions(Unit::Armv7, layer, plan),
+        build: |b| dense::build(b, Unit::Armv7),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "aarch64.dense",
+        needs: &[Feature::AArch64],
+        instructions: |layer, plan| dense::instructions(Unit::AArch64, layer, plan),
+        build: |b| dense::build(b, Unit::AArch64),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "dotprod.dense",
+        needs: &[Feature::DotProduct],
+        instructions: |layer, plan| dense::instructions(Unit::DotProduct, layer, plan),
+        build: |b| dense::build(b, Unit::DotProduct),
+        ..NEON_DENSE
+    },
+    Kernel {
+        name: "neon.depthwise",
+        needs: &[Feature::Neon],
+        instructions: |layer, plan| depthwise::instructions(Unit::Armv7, layer, plan),
+        build: |b| depthwise::build(b, Unit::Armv7),
+        ..NEON_DEPTHWISE
+    },
+    Kernel {
+        name: "aarch64.depthwise",
+        needs: &[Feature::AArch64],
+        instructions: |layer, plan| depthwise::instructions(Unit::AArch64, layer, plan),
+        build: |b| depthwise::build(b, Unit::AArch64),
+        ..NEON_DEPTHWISE
+    },
+    Kernel {
+        name: "aarch64.table",
+        accepts: elementwise::accepts_table,
+        needs: &[Feature::AArch64],
+        instructions: elementwise::instructions,
+        build: elementwise::build_table,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.add",
+        accepts: elementwise::accepts_add,
+        needs: &[Feature::Neon],
+        instructions: elementwise::instructions,
+        build: |b| elementwise::build_add(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.max_pool",
+        accepts: pool::accepts_max,
+        needs: &[Feature::Neon],
+        instructions: pool::instructions,
+        build: |b| pool::build_max(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.average_pool",
+        accepts: pool::accepts_average,
+        needs: &[Feature::Neon],
+        instructions: pool::instructions,
+        build: |b| pool::build_average(b, Unit::Armv7),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "neon.mean",
+        accepts: pool::accepts_mean,
+        needs: &[Feature::Neon],
+        instructions: pool::instructions,
+        build: |b| pool::build_mean(b, Unit::Armv7),
+        ..PORTABLE
+    },
+];

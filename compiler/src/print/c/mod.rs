@@ -1,6 +1,7 @@
 //! C99.
 
 mod expr;
+mod levels;
 mod stmt;
 
 use std::collections::BTreeSet;
@@ -87,14 +88,11 @@ fn prototype(program: &Program, interface: &Interface) -> String {
 }
 
 fn source(program: &Program, interface: &Interface) -> templates::Source {
-    let is_used = |wanted: &dyn Fn(&Arg) -> bool| program.calls.iter().any(|call| call.args.iter().any(wanted));
-    let uses_arena = program.arena_bytes > 0 && is_used(&|arg| matches!(arg, Arg::Arena(_)));
+    let in_arena = |arg: &Arg| matches!(arg, Arg::Arena(_));
+    let uses_arena = program.arena_bytes > 0 && program.all_calls().any(|call| call.args.iter().any(in_arena));
     let caller = interface.arena == ArenaMode::Caller;
     let names = KernelNames::of(program);
-    let loops = program.functions.iter().filter(|function| function.assembly().is_none());
-    let unused_arena = (!uses_arena && caller).then(|| "arena".to_owned());
-    let inputs = program.inputs.iter().enumerate();
-    let unused_inputs = inputs.filter(|(index, _)| !is_used(&|arg| matches!(arg, Arg::Input(input) if input == index)));
+    let loops = program.functions.iter().enumerate().filter(|(_, function)| function.assembly().is_none());
     templates::Source {
         provenance: unwrapped(&interface.provenance),
         name: program.name.clone(),
@@ -103,13 +101,15 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         helpers: expr::helpers(program),
         prologues: unique(units(program).map(|unit| unit.c_prologue)),
         headers: unique(units(program).map(|unit| unit.header)),
+        register: units(program).map(|unit| unit.c_register).next(),
         requirements: requirements(program, &names),
         kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
-        functions: loops.map(|f| function(program, f)).collect(),
+        functions: loops.map(|(index, f)| function(program, index, f)).collect(),
+        levels: levels::levels(program, &names, uses_arena),
         prototype: prototype(program, interface),
         calls: program.calls.iter().map(|call| print_call(program, call, &names)).collect(),
         static_arena: uses_arena && !caller,
-        unused_parameters: unused_arena.into_iter().chain(unused_inputs.map(|(_, input)| input.name.clone())).collect(),
+        unused_parameters: levels::unused(program, &program.calls, uses_arena || caller),
     }
 }
 
@@ -152,18 +152,16 @@ fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kern
     templates::Kernel {
         doc: comment_lines(&assembly.doc),
         prototype: format!("void {symbol}({})", parameters(function)),
+        directives: assembly.dialect.directives(),
         lines: assembly.lines(),
         symbol,
     }
 }
 
-fn function(program: &Program, function: &Function) -> templates::Function {
-    let features = function.vectors.map_or("", |unit| unit.c_features);
-    let attribute = match features {
-        "" => String::new(),
-        features => format!("__attribute__((target(\"{features}\")))\n"),
-    };
+fn function(program: &Program, index: usize, function: &Function) -> templates::Function {
+    let attribute = function.vectors.map(levels::attribute).unwrap_or_default();
     templates::Function {
+        guard: levels::guard(program, |call| call.function == index),
         doc: comment_lines(&function.doc),
         signature: format!("{attribute}static void {}_{}({})", program.name, function.name, parameters(function)),
         body: stmt::body(program, function),

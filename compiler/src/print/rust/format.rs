@@ -20,17 +20,27 @@ fn item(tokens: &TokenStream) -> String {
     space_functions(&comments(&join_signatures(&text)))
 }
 
-/// Calls of the comment macro become comments.
+/// Calls of the comment macro become comments; long ones have been broken over three lines.
 fn comments(text: &str) -> String {
-    let call = format!("{COMMENT}!(\"");
-    let line = |line: &str| match line.trim_start().strip_prefix(&call).and_then(|rest| rest.strip_suffix("\");")) {
-        Some(comment) => {
-            let indent = line.len() - line.trim_start().len();
-            format!("{}// {}", " ".repeat(indent), comment.replace("\\\"", "\"").replace("\\\\", "\\"))
-        }
-        None => line.to_owned(),
-    };
-    text.lines().map(|text| line(text) + "\n").collect()
+    let (open, close) = (format!("{COMMENT}!("), ");");
+    let mut result = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let Some(rest) = line.trim_start().strip_prefix(&open) else {
+            result += &format!("{line}\n");
+            continue;
+        };
+        let argument = match rest.strip_suffix(close) {
+            Some(argument) => argument,
+            None => lines.by_ref().take_while(|line| line.trim() != close).last().unwrap_or_default().trim(),
+        };
+        let quoted = argument.trim_end_matches(',');
+        let comment = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
+        let comment = comment.replace("\\\"", "\"").replace("\\\\", "\\");
+        result += &format!("{indent}// {comment}\n");
+    }
+    result
 }
 
 /// Heads of functions that have been broken over lines, although rustfmt would not.

@@ -8,9 +8,10 @@ use quote::{format_ident, quote};
 use super::super::common::{KernelNames, Scope, any_expr, plain_text, uses_buffer, wrapped};
 use super::super::{ArenaMode, Interface, TensorInfo};
 use super::expr::{Names, Packed, elem_type, loader};
+use super::levels;
 use super::stmt::{self, comment, ident};
 use super::{function_name, static_name, weights_file};
-use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Program, Signature};
+use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Program, Signature, Variant};
 
 /// Lines of documentation inside of a module are not longer than this.
 const DOC_LINE: usize = 90;
@@ -44,7 +45,7 @@ struct Variants<'a> {
 impl Variants<'_> {
     fn of(program: &Program) -> Variants<'_> {
         let mut names = BTreeMap::new();
-        for call in program.calls.iter().filter(|call| program.functions[call.function].assembly().is_none()) {
+        for call in program.all_calls().filter(|call| program.functions[call.function].assembly().is_none()) {
             let known = names.keys().filter(|(function, _): &&(usize, Packed)| *function == call.function).count();
             let name = function_name(&program.functions[call.function].name);
             let name = if known == 0 { name } else { format!("{name}_{}", known + 1) };
@@ -138,15 +139,18 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
     let parameters: TokenStream = io_parameters(program);
     let names = program.inputs.iter().chain(&program.outputs).map(|signature| ident(&signature.name));
     let names = quote!(#(#names),*);
-    let uses_arena = program.calls.iter().any(|call| call.args.iter().any(|arg| matches!(arg, Arg::Arena(_))));
+    let in_arena = |arg: &Arg| matches!(arg, Arg::Arena(_));
+    let uses_arena = program.all_calls().any(|call| call.args.iter().any(in_arena)) || !program.variants.is_empty();
     let steps = program.calls.iter().map(|call| print_call(program, call, variants));
     let (mut items, passed) = match interface.arena {
         ArenaMode::Static => (owning_model(program), quote!(&mut self.arena,)),
         ArenaMode::Caller => (borrowing_model(), quote!(self.arena,)),
     };
     let lifetime = (interface.arena == ArenaMode::Caller).then(|| quote!(<'_>));
+    let levels = levels::branches(program, &quote!(#passed #names));
     let body = match uses_arena {
         true => quote! {
+            #levels
             let done = infer(#passed #names);
             debug_assert!(done.is_some(), "a tensor lies outside of the arena");
         },
@@ -167,20 +171,58 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
         }
     });
     if uses_arena {
-        let steps = program.calls.iter().map(|call| print_call(program, call, variants));
-        items.push(quote! {
-            #[doc = " The layers, in order. Lengths and offsets are constants of which the planner has checked that they fit, so"]
-            #[doc = " that rustc removes every `?`."]
-            #unused
-            #[allow(clippy::trivially_copy_pass_by_ref)]
-            fn infer(arena: &mut [i8; ARENA_BYTES], #parameters) -> Option<()> {
-                #(#steps)*
-                Some(())
-            }
-        });
+        let steps =
+            |calls: &[Call]| -> TokenStream { calls.iter().map(|call| print_call(program, call, variants)).collect() };
+        items.push(infer(program, &parameters, &steps(&program.calls), None));
+        items.extend(
+            program.variants.iter().map(|variant| infer(program, &parameters, &steps(&variant.calls), Some(variant))),
+        );
+    }
+    if !program.variants.is_empty() {
+        items.extend(levels::detection(program));
     }
     items.extend(span_helpers(program));
     items
+}
+
+/// The layers of a program, or of one of its variants.
+fn infer(program: &Program, parameters: &TokenStream, steps: &TokenStream, variant: Option<&Variant>) -> TokenStream {
+    let unused = match program.variants.is_empty() {
+        true => has_unused_input(program).then(|| quote!(#[allow(unused_variables)])),
+        // Some variants need no arena.
+        false => Some(quote! {
+            #[allow(unused_variables)]
+            #[allow(clippy::too_many_lines)]
+        }),
+    };
+    let (head, name) = match variant {
+        None => (quote!(fn), ident("infer")),
+        Some(variant) => {
+            let features = variant.unit.rust_features;
+            let head = quote! {
+                #[doc = ""]
+                #[doc = " # Safety"]
+                #[doc = ""]
+                #[doc = " The processor has the instructions."]
+                #[target_feature(enable = #features)]
+                unsafe fn
+            };
+            (head, format_ident!("infer_{}", variant.name))
+        }
+    };
+    let attributes = quote! {
+        #[doc = " The layers, in order. Lengths and offsets are constants of which the planner has checked that they fit, so"]
+        #[doc = " that rustc removes every `?`."]
+    };
+    quote! {
+        #attributes
+        #unused
+        #[allow(clippy::trivially_copy_pass_by_ref)]
+        #head #name(arena: &mut [i8; ARENA_BYTES], #parameters) -> Option<()> {
+            #steps
+            Some(())
+        }
+    }
 }
 
 fn has_unused_input(program: &Program) -> bool {
@@ -204,7 +246,7 @@ pub(super) fn io_parameters(program: &Program) -> TokenStream {
 }
 
 fn owning_model(program: &Program) -> Vec<TokenStream> {
-    let wide = program.calls.iter().any(|call| !packed(program, call).is_empty());
+    let wide = program.all_calls().any(|call| !packed(program, call).is_empty());
     // Wider integers are read from bytes; aligned, that takes no longer.
     let aligned = wide.then(|| quote!(#[repr(align(8))]));
     let unused = (program.arena_bytes == 0).then(|| quote!(#[allow(dead_code)]));
@@ -479,8 +521,9 @@ fn dequantizing(name: &str, elem: Elem) -> TokenStream {
 
 /// The functions that take operands out of the arena, as far as they are used.
 fn span_helpers(program: &Program) -> Vec<TokenStream> {
+    let loops = |call: &&Call| program.functions[call.function].assembly().is_none();
     let reads = |wide: bool| {
-        program.calls.iter().any(|call| {
+        program.all_calls().filter(|call| loops(call)).any(|call| {
             call.args.iter().zip(&program.functions[call.function].params).any(|(arg, param)| {
                 matches!(arg, Arg::Arena(_))
                     && param.access == Access::Read

@@ -1,0 +1,62 @@
+//! Kernels with the instructions of the DSP extension, which multiply two pairs of 16-bit numbers at once: Cortex-M4,
+//! M7, M33.
+
+pub mod conv;
+pub mod depthwise;
+pub mod linear;
+pub mod pointwise;
+mod products;
+
+use ptqc_target_runtimes::Feature;
+
+use crate::kernels::{Kernel, PORTABLE};
+
+/// Condition of the C preprocessor under which they assemble.
+const DSP: &str = "defined(__ARM_FEATURE_DSP)";
+
+/// The kernels of this family.
+pub const KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "dsp.conv",
+        accepts: conv::accepts,
+        needs: &[Feature::Dsp],
+        instructions: conv::instructions,
+        scratch: conv::scratch,
+        lead: conv::lead,
+        assembly: true,
+        build: conv::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.depthwise",
+        accepts: depthwise::accepts,
+        needs: &[Feature::Dsp],
+        instructions: depthwise::instructions,
+        scratch: depthwise::scratch,
+        assembly: true,
+        build: depthwise::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.linear",
+        accepts: linear::accepts,
+        needs: &[Feature::Dsp],
+        instructions: linear::instructions,
+        scratch: linear::scratch,
+        lead: linear::lead,
+        assembly: true,
+        build: linear::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.pointwise",
+        accepts: pointwise::accepts,
+        needs: &[Feature::Dsp],
+        instructions: pointwise::instructions,
+        scratch: pointwise::scratch,
+        lead: pointwise::lead,
+        assembly: true,
+        build: pointwise::build,
+        ..PORTABLE
+    },
+];

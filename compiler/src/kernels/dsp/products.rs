@@ -1,0 +1,561 @@
+//! Products of rows of weights with two columns of activations: the inner part of convolutions.
+//!
+//! The activations have been widened to 16 bits, less their zero point, the two columns word by word in turns: a
+//! *patch*. The weights of two output channels share their bytes: a 16-bit half `256 * w1 + w0` stands for one weight of
+//! each. Multiplied with the activations, it sums up `256 * acc1 + acc0`. The same half with only its low byte left
+//! (SXTB16) sums up `acc0`; the difference is `256 * acc1`, exactly, as long as `acc1` has less than 24 bits. So weights
+//! take one byte each, and a pair of them costs no more to unpack than one.
+
+use crate::ir::{Clamp, Interval};
+use crate::kernels::common::factor;
+use crate::ops::weighted::{Channel, Weighted};
+use crate::program::Assembly;
+
+/// The largest sum of a channel whose weights are the high bytes.
+const HIGH_LIMIT: i128 = 1 << 23;
+
+/// One half as a requantization factor.
+const HALF: i64 = 1 << 30;
+
+/// Copies of a step of four channels, and of two, in their loops.
+const FOUR_COPIES: u64 = 16;
+const TWO_COPIES: u64 = 8;
+
+/// Bytes of code of these steps.
+const FOUR_BYTES: u64 = 12 * 4;
+const TWO_BYTES: u64 = 7 * 4;
+
+/// An output channel: its weights in the order of the patch, and what becomes of the sum.
+#[derive(Debug, Clone)]
+pub struct Row {
+    weights: Vec<i8>,
+    bias: i64,
+    factor: i64,
+}
+
+/// All output channels.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    rows: Vec<Row>,
+    output_zero: i32,
+    clamp: Clamp,
+    style: Style,
+}
+
+/// What makes the text of a kernel differ from layer to layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Multipliers of one half and more: they do not fit 32 bits when they are doubled, so the sums are.
+    doubled: bool,
+    /// A clamp that is narrower than eight bits.
+    clamped: bool,
+}
+
+impl Rows {
+    /// The channels of a layer; `order` puts a row of weights into the order of the patch. `None` if a sum or a
+    /// multiplier is too large for this way of computing.
+    pub fn new(weighted: &Weighted, order: impl Fn(&[i8]) -> Vec<i8>) -> Option<Rows> {
+        let rows: Vec<Row> = weighted
+            .channels
+            .iter()
+            .enumerate()
+            .map(|(index, channel)| Row::new(channel, order(weighted.row(index))))
+            .collect();
+        let most = rows.iter().map(|row| row.factor).max()?;
+        let doubled = most >= HALF;
+        let high = weighted.channels.iter().skip(1).step_by(2);
+        let fits = |bound: Interval, limit: i128| bound.lo > -limit && bound.hi < limit;
+        let possible = most < 2 * HALF
+            && high.into_iter().all(|channel| fits(channel.bound, HIGH_LIMIT))
+            && (!doubled || weighted.channels.iter().all(|channel| fits(channel.bound, i128::from(HALF))));
+        let clamp = weighted.clamp;
+        let clamped = clamp.lo > -128 || clamp.hi < 127;
+        possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
+    }
+
+    /// The channels of a layer whose sums are computed one by one; only a multiplier can be too large.
+    pub fn single(weighted: &Weighted, order: impl Fn(&[i8]) -> Vec<i8>) -> Option<Rows> {
+        let channels = weighted.channels.iter().enumerate();
+        let rows: Vec<Row> = channels.map(|(index, channel)| Row::new(channel, order(weighted.row(index)))).collect();
+        let most = rows.iter().map(|row| row.factor).max()?;
+        let doubled = most >= HALF;
+        let small = |channel: &Channel| channel.bound.lo > -i128::from(HALF) && channel.bound.hi < i128::from(HALF);
+        let possible = most < 2 * HALF && (!doubled || weighted.channels.iter().all(small));
+        let clamp = weighted.clamp;
+        let clamped = clamp.lo > -128 || clamp.hi < 127;
+        possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
+    }
+
+    /// For each channel the weights as bytes, in runs that are filled up to whole words, then bias and multiplier. The
+    /// input's zero point goes into the bias.
+    pub fn packed_single(&self, run: usize, input_zero: i32) -> Vec<i64> {
+        let channel = |row: &Row| {
+            let words = row.weights.chunks(run).flat_map(|run| run.chunks(4)).map(|weights| {
+                let bytes = std::array::from_fn(|i| weights.get(i).map_or(0, |&weight| weight as u8));
+                i64::from(i32::from_le_bytes(bytes))
+            });
+            let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
+            let bias = row.bias - i64::from(input_zero) * sum;
+            let scale = if self.style.doubled { 1 } else { 2 };
+            words.chain([i64::from(bias as i32), scale * row.factor]).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(channel).collect()
+    }
+
+    /// How the text differs.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// Zero point and rounding of both kinds of sums, and the clamp: the first words that the text reads.
+    pub fn head(&self) -> [i64; 4] {
+        let zero = i64::from(self.output_zero);
+        let shift = self.style.high_shift();
+        [zero, (zero << shift) + (1 << (shift - 1)), self.clamp.lo.into(), self.clamp.hi.into()]
+    }
+
+    /// Biases, weights and multipliers of blocks of `widest` channels, then of two for the rest. `steps` says which two
+    /// weights of a row each step multiplies.
+    pub fn packed(&self, widest: usize, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
+        let whole = self.rows.len() - self.rows.len() % widest;
+        let (wide, narrow) = self.rows.split_at(whole);
+        wide.chunks(widest).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
+    }
+
+    fn packed_block(&self, block: &[Row], steps: &[[Option<usize>; 2]]) -> Vec<i64> {
+        let pairs: Vec<[Option<&Row>; 2]> = block.chunks(2).map(|pair| [pair.first(), pair.get(1)]).collect();
+        let bias = |row: Option<&Row>| row.map_or(0, |row| row.bias);
+        let mut words: Vec<i64> = pairs.iter().flat_map(|&[lo, hi]| [bias(lo), bias(lo) + (bias(hi) << 8)]).collect();
+        let weight = |row: Option<&Row>, index: Option<usize>| {
+            row.zip(index).map_or(0, |(row, index)| i64::from(row.weights[index]))
+        };
+        for &[first, second] in steps {
+            words.extend(pairs.iter().map(|&[lo, hi]| {
+                let half = |index| ((weight(hi, index) << 8) + weight(lo, index)) & 0xffff;
+                half(first) | half(second) << 16
+            }));
+        }
+        let scale = if self.style.doubled { 1 } else { 2 };
+        words.extend(pairs.iter().flatten().map(|row| row.map_or(0, |row| scale * row.factor)));
+        words.into_iter().map(|word| i64::from(word as i32)).collect()
+    }
+}
+
+impl Row {
+    fn new(channel: &Channel, weights: Vec<i8>) -> Row {
+        if channel.bound.lo != channel.bound.hi {
+            return Row { weights, bias: channel.bias.into(), factor: factor(channel.multiplier) };
+        }
+        // One result whatever the input: a multiplier of a quarter gives it, and is not as large as one half. Beyond
+        // this bound the result is clamped anyway.
+        let steps = i64::from(channel.multiplier.apply(channel.bias).clamp(-512, 512));
+        Row { weights: vec![0; weights.len()], bias: 4 * steps, factor: HALF / 2 }
+    }
+}
+
+impl Style {
+    /// By how much the sums of high channels are shifted.
+    fn high_shift(self) -> u32 {
+        if self.doubled { 7 } else { 8 }
+    }
+
+    /// Added to a kernel's name, so that the names of different texts differ.
+    pub fn suffix(self) -> &'static str {
+        match (self.doubled, self.clamped) {
+            (false, false) => "",
+            (false, true) => "_clamped",
+            (true, false) => "_large",
+            (true, true) => "_large_clamped",
+        }
+    }
+
+    /// Sums of a low or high channel become results. Takes the multiplier in a register, and zero points in r12 (low) and
+    /// lr (high); destroys r0. `bounds` are where the frame has the clamp.
+    pub fn requantize(self, a: &mut Assembly, high: bool, sums: &[&str], multiplier: &str, bounds: [u32; 2]) {
+        for &sum in sums {
+            if self.doubled && !high {
+                a.op(format!("add.w {sum}, {sum}, {sum}"));
+            }
+            match high {
+                false => a.op(format!("smmlar {sum}, {sum}, {multiplier}, r12")),
+                true => a.op(format!("smmla {sum}, {sum}, {multiplier}, lr")),
+            }
+        }
+        for sum in sums {
+            match high {
+                false => a.op(format!("ssat {sum}, #8, {sum}")),
+                true => a.op(format!("ssat {sum}, #8, {sum}, asr #{}", self.high_shift())),
+            }
+        }
+        if self.clamped {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
+                a.op(format!("ldr r0, [sp, #{slot}]"));
+                for sum in sums {
+                    a.ops(&format!("cmp {sum}, r0\n it {condition}\n mov{condition} {sum}, r0"));
+                }
+            }
+        }
+    }
+}
+
+impl Style {
+    /// Bytes of code that the style adds to the requantization of this many sums by [`Self::requantize_single`].
+    pub fn extra_bytes(self, sums: u64) -> u64 {
+        let doubled = if self.doubled { 4 * sums } else { 0 };
+        doubled + if self.clamped { 2 * (4 + 6 * sums) } else { 0 }
+    }
+
+    /// Sums become results. r12 is the multiplier and lr the zero point; `bounds` are where the frame has the clamp.
+    pub fn requantize_single(self, a: &mut Assembly, sums: &[&str], bounds: [u32; 2]) {
+        if self.doubled {
+            sums.iter().for_each(|sum| a.op(format!("add.w {sum}, {sum}, {sum}")));
+        }
+        sums.iter().for_each(|sum| a.op(format!("smmlar {sum}, {sum}, r12, lr")));
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}")));
+        if self.clamped {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
+                a.op(format!("ldr.w lr, [sp, #{slot}]"));
+                for sum in sums {
+                    a.ops(&format!("cmp {sum}, lr\n it {condition}\n mov{condition} {sum}, lr"));
+                }
+            }
+        }
+    }
+}
+
+/// The frame of a function that uses [`Blocks::text`]: offsets from the stack pointer.
+pub const Y: u32 = 0;
+/// Distance from an element of the result in the first column to the one in the second. Follows `Y`.
+pub const COLUMN: u32 = 4;
+/// Zero point of the result for low channels, and for high ones behind it.
+pub const ZERO: u32 = 8;
+const LO: u32 = 16;
+const HI: u32 = 20;
+/// The patch.
+pub const PATCH: u32 = 24;
+/// Its end. Follows `PATCH`.
+pub const PATCH_END: u32 = 28;
+/// Where the loops are entered: of four channels, of two.
+pub const ENTER: u32 = 32;
+/// The packed rows, the end of the blocks of four, and the end.
+pub const ROWS: u32 = 40;
+const FOURS_END: u32 = 44;
+const ROWS_END: u32 = 48;
+/// The end if the last channel is alone, or an address that is none.
+const ODD_END: u32 = 52;
+/// The first offset that [`Blocks::text`] does not use.
+pub const FREE: u32 = 56;
+
+/// Shape of the work of a function: what is known when the text is written is in its counts only.
+#[derive(Debug, Clone)]
+pub struct Blocks {
+    /// Output channels.
+    pub channels: usize,
+    /// Differences of text.
+    pub style: Style,
+    /// Steps (products of two weights) of a patch, and for how many pairs of columns; the whole call.
+    pub columns: Vec<(usize, u64)>,
+    /// Offsets in the frame of what is added to the address of the weights of four channels before the steps and behind
+    /// them, where a patch is shorter than the rows.
+    pub skips: Option<(u32, u32)>,
+}
+
+impl Blocks {
+    /// Steps of the longest patch, that is of a row.
+    pub fn steps(&self) -> usize {
+        self.columns.iter().map(|&(steps, _)| steps).max().unwrap_or(0)
+    }
+
+    fn all_columns(&self) -> u64 {
+        self.columns.iter().map(|&(_, columns)| columns).sum()
+    }
+
+    /// Runs of a loop over the steps that is written `copies` times.
+    fn loops(&self, copies: u64) -> u64 {
+        self.columns.iter().map(|&(steps, columns)| (steps as u64).div_ceil(copies) * columns).sum()
+    }
+
+    fn fours(&self) -> u64 {
+        self.channels as u64 / 4
+    }
+
+    fn twos(&self) -> u64 {
+        (self.channels as u64 % 4).div_ceil(2)
+    }
+
+    fn is_odd(&self) -> bool {
+        self.channels % 2 == 1
+    }
+
+    /// Words that [`Self::prologue`] reads: bytes of the patch, entries of the loops, bytes of the rows.
+    pub fn head(&self) -> [i64; 6] {
+        let steps = self.steps() as u64;
+        let fours_end = self.fours() * (8 + 2 * steps) * 4;
+        let end = fours_end + self.twos() * (4 + steps) * 4;
+        let entry = |copies: u64, bytes: u64| (copies - 1 - (steps + copies - 1) % copies) * bytes + 1;
+        let odd = if self.is_odd() { end } else { 1 };
+        let words = [8 * steps, entry(FOUR_COPIES, FOUR_BYTES), entry(TWO_COPIES, TWO_BYTES), fours_end, end, odd];
+        words.map(|word| word as i64)
+    }
+
+    /// Fills the frame. The constants begin with [`Rows::head`], behind one word, and [`Blocks::head`]; r3 is their
+    /// address, r1 the result's, r2 the patch's. Leaves r0 alone, r3 behind these words, the distance of columns in r4.
+    pub fn prologue(&self, a: &mut Assembly) {
+        a.ops(&format!(
+            "ldm r3!, {{r4-r10}}
+             strd r1, r4, [sp, #{Y}]
+             strd r5, r6, [sp, #{ZERO}]
+             strd r7, r8, [sp, #{LO}]
+             add r9, r2
+             strd r2, r9, [sp, #{PATCH}]
+             adr.w r5, 31f
+             add r10, r5
+             ldm r3!, {{r5-r8}}
+             adr.w r9, 41f
+             add r5, r9
+             strd r10, r5, [sp, #{ENTER}]
+             strd r6, r7, [sp, #{FOURS_END}]
+             str r8, [sp, #{ODD_END}]"
+        ));
+    }
+
+    /// Sets the addresses of the rows, which begin at r3.
+    pub fn begin_rows(&self, a: &mut Assembly) {
+        a.ops(&format!(
+            "str r3, [sp, #{ROWS}]
+             ldrd r5, r6, [sp, #{FOURS_END}]
+             ldr r7, [sp, #{ODD_END}]
+             add r5, r3
+             add r6, r3
+             add r7, r3
+             strd r5, r6, [sp, #{FOURS_END}]
+             str r7, [sp, #{ODD_END}]"
+        ));
+    }
+
+    /// Multiplies a patch with all rows and stores the results at `Y`, which moves on.
+    pub fn text(&self, a: &mut Assembly) {
+        let columns = self.all_columns();
+        let (fours, twos) = (self.fours() * columns, self.twos() * columns);
+        a.comment("Blocks of four channels. Sums: r2, r3 and r4, r5 of the first column, r6 to r9 of the second;");
+        a.comment("r2 acc0, r3 256 acc1 + acc0, r4 acc2, r5 256 acc3 + acc2. r0 patch, r1 weights.");
+        a.ops(&format!("ldr r1, [sp, #{ROWS}]\n b 33f"));
+        a.label(30);
+        a.total(fours, |a| {
+            a.ops("ldm r1!, {r2-r5}\n mov r6, r2\n mov r7, r3\n mov r8, r4\n mov r9, r5");
+            self.skip(a, |(before, _)| before, "");
+            a.ops(&format!("ldr r0, [sp, #{PATCH}]\n ldr pc, [sp, #{ENTER}]"));
+        });
+        a.label(31);
+        a.copies(FOUR_COPIES as u32, self.fours() * self.loops(1), |a| {
+            a.ops(
+                "ldrd r10, r11, [r1], #8
+                 ldrd r12, lr, [r0], #8
+                 smlad r3, r10, r12, r3
+                 smlad r7, r10, lr, r7
+                 sxtb16 r10, r10
+                 smlad r5, r11, r12, r5
+                 smlad r9, r11, lr, r9
+                 sxtb16 r11, r11
+                 smlad r2, r10, r12, r2
+                 smlad r6, r10, lr, r6
+                 smlad r4, r11, r12, r4
+                 smlad r8, r11, lr, r8",
+            );
+        });
+        a.total(self.fours() * self.loops(FOUR_COPIES), |a| {
+            a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 31b"));
+        });
+        a.total(fours, |a| {
+            self.skip(a, |(_, behind)| behind, "");
+            self.load_places(a);
+            a.ops("sub r3, r3, r2\n sub r7, r7, r6\n sub r5, r5, r4\n sub r9, r9, r8");
+            for (high, sums) in
+                [(false, ["r2", "r6"]), (true, ["r3", "r7"]), (false, ["r4", "r8"]), (true, ["r5", "r9"])]
+            {
+                a.op("ldr r0, [r1], #4");
+                self.style.requantize(a, high, &sums, "r0", [LO, HI]);
+                store(a, sums);
+            }
+            a.op(format!("str r10, [sp, #{Y}]"));
+        });
+        a.label(33);
+        a.total(fours + columns, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 30b")));
+        self.twos_text(a, twos);
+    }
+
+    fn twos_text(&self, a: &mut Assembly, twos: u64) {
+        a.comment("Blocks of two channels for the rest; the second may be missing.");
+        a.op("b 43f");
+        a.label(40);
+        a.total(twos, |a| {
+            a.ops(&format!(
+                "ldm r1!, {{r2, r3}}
+                 mov r6, r2
+                 mov r7, r3
+                 ldr r0, [sp, #{PATCH}]"
+            ));
+            self.skip(a, |(before, _)| before, ", lsr #1");
+            a.op(format!("ldr pc, [sp, #{}]", ENTER + 4));
+        });
+        a.label(41);
+        a.copies(TWO_COPIES as u32, self.twos() * self.loops(1), |a| {
+            a.ops(
+                "ldr r10, [r1], #4
+                 ldrd r12, lr, [r0], #8
+                 smlad r3, r10, r12, r3
+                 smlad r7, r10, lr, r7
+                 sxtb16 r10, r10
+                 smlad r2, r10, r12, r2
+                 smlad r6, r10, lr, r6",
+            );
+        });
+        a.total(self.twos() * self.loops(TWO_COPIES), |a| {
+            a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 41b"));
+        });
+        a.total(twos, |a| {
+            self.skip(a, |(_, behind)| behind, ", lsr #1");
+            self.load_places(a);
+            a.ops("sub r3, r3, r2\n sub r7, r7, r6\n ldm r1!, {r0, r4}");
+            self.style.requantize(a, false, &["r2", "r6"], "r0", [LO, HI]);
+            store(a, ["r2", "r6"]);
+            a.ops(&format!("ldr r0, [sp, #{ODD_END}]\n cmp r1, r0\n beq 42f"));
+        });
+        a.total(twos - if self.is_odd() { self.all_columns() } else { 0 }, |a| {
+            self.style.requantize(a, true, &["r3", "r7"], "r4", [LO, HI]);
+            store(a, ["r3", "r7"]);
+        });
+        a.label(42);
+        a.total(twos, |a| a.op(format!("str r10, [sp, #{Y}]")));
+        a.label(43);
+        a.total(twos + self.all_columns(), |a| a.ops(&format!("ldr r10, [sp, #{ROWS_END}]\n cmp r1, r10\n bne 40b")));
+    }
+
+    fn skip(&self, a: &mut Assembly, which: impl Fn((u32, u32)) -> u32, share: &str) {
+        if let Some(skips) = self.skips {
+            a.ops(&format!("ldr r10, [sp, #{}]\n add.w r1, r1, r10{share}", which(skips)));
+        }
+    }
+
+    /// Sets the end of the patch and the entries of the loops for a patch of as many bytes as r4 says. Destroys r5 and r6.
+    pub fn resize(&self, a: &mut Assembly) {
+        a.ops(&format!(
+            "ldr r5, [sp, #{PATCH}]
+             add r5, r4
+             str r5, [sp, #{PATCH_END}]
+             rsb r5, r4, #0
+             ubfx r5, r5, #3, #{}
+             add r5, r5, r5, lsl #1
+             adr.w r6, 31f
+             add.w r5, r6, r5, lsl #4
+             adds r5, #1
+             str r5, [sp, #{ENTER}]
+             rsb r5, r4, #0
+             ubfx r5, r5, #3, #{}
+             rsb r5, r5, r5, lsl #3
+             adr.w r6, 41f
+             add.w r5, r6, r5, lsl #2
+             adds r5, #1
+             str r5, [sp, #{}]",
+            FOUR_COPIES.ilog2(),
+            TWO_COPIES.ilog2(),
+            ENTER + 4
+        ));
+    }
+
+    /// Address of the result, distance of columns, zero points of low and high channels.
+    fn load_places(&self, a: &mut Assembly) {
+        a.ops(&format!("ldrd r10, r11, [sp, #{Y}]\n ldrd r12, lr, [sp, #{ZERO}]"));
+    }
+}
+
+/// The second column first: where there is only one column, both results are the same.
+fn store(a: &mut Assembly, [first, second]: [&str; 2]) {
+    a.ops(&format!("strb {second}, [r10, r11]\n strb {first}, [r10], #1"));
+}
+
+/// Which two elements of a run each step takes: of four neighbours the even and then the odd ones, as SXTB16 unpacks
+/// them; the rest in order.
+pub fn steps(run: usize) -> Vec<[Option<usize>; 2]> {
+    let whole = run - run % 4;
+    let fours = (0..whole).step_by(4).flat_map(|i| [[Some(i), Some(i + 2)], [Some(i + 1), Some(i + 3)]]);
+    let rest = (whole..run).step_by(2).map(|i| [Some(i), Some(i + 1).filter(|&next| next < run)]);
+    fours.chain(rest).collect()
+}
+
+/// Copies of the unpacking of four neighbours in its loop, and the bytes of its code.
+const UNPACK_COPIES: u64 = 4;
+const UNPACK_BYTES: u64 = 7 * 4;
+
+/// Unpacks runs of bytes into a patch.
+#[derive(Debug, Clone, Copy)]
+pub struct Unpack {
+    /// Elements of a run.
+    pub run: usize,
+    /// Pairs of runs in the whole call.
+    pub runs: u64,
+}
+
+impl Unpack {
+    /// Words for the frame: minus the zero point, twice; bytes of whole fours in the patch; the loop's entry; the rest.
+    pub fn head(self, zero: i32) -> [i64; 4] {
+        let fours = self.run as u64 / 4;
+        let entry = (UNPACK_COPIES - 1 - (fours + UNPACK_COPIES - 1) % UNPACK_COPIES) * UNPACK_BYTES + 1;
+        // Without a whole four, the loop is entered at its end.
+        let entry = if fours == 0 { UNPACK_COPIES * UNPACK_BYTES + 1 } else { entry };
+        let negative = i64::from(-zero) & 0xffff;
+        [i64::from((negative | negative << 16) as i32), 16 * fours as i64, entry as i64, (self.run % 4) as i64]
+    }
+
+    /// The address of the loop, to which its entry is added.
+    pub fn loop_address(self, a: &mut Assembly, register: &str) {
+        a.op(format!("adr.w {register}, 20f"));
+    }
+
+    /// Unpacks a run at r0 and one at r1 to r2, all of which move on. r3 is minus the zero point, twice; r10 where the
+    /// whole fours end in the patch; `entry` and `rest` are offsets in the frame. Destroys r4 to r9 and r12.
+    pub fn text(self, a: &mut Assembly, entry: u32, rest: u32) {
+        let fours = self.run as u64 / 4;
+        a.op(format!("ldr pc, [sp, #{entry}]"));
+        a.label(20);
+        a.copies(UNPACK_COPIES as u32, self.runs * fours, |a| {
+            a.ops(
+                "ldr.w r4, [r0], #4
+                 ldr.w r5, [r1], #4
+                 sxtab16 r6, r3, r4
+                 sxtab16 r7, r3, r5
+                 sxtab16 r8, r3, r4, ror #8
+                 sxtab16 r9, r3, r5, ror #8
+                 stm.w r2!, {r6-r9}",
+            );
+        });
+        a.total(self.runs * fours.div_ceil(UNPACK_COPIES).max(1), |a| a.ops("cmp r2, r10\n bne 20b"));
+        a.comment("The rest: two neighbours, one.");
+        a.ops(&format!("ldr r4, [sp, #{rest}]\n lsls r4, r4, #31\n bcc 21f"));
+        a.total(if self.run % 4 >= 2 { self.runs } else { 0 }, |a| {
+            a.ops(
+                "ldrsb r4, [r0], #1
+                 ldrsb r5, [r0], #1
+                 ldrsb r6, [r1], #1
+                 ldrsb r7, [r1], #1
+                 pkhbt r4, r4, r5, lsl #16
+                 pkhbt r6, r6, r7, lsl #16
+                 sadd16 r4, r4, r3
+                 sadd16 r6, r6, r3
+                 strd r4, r6, [r2], #8",
+            );
+        });
+        a.label(21);
+        a.op("bpl 22f");
+        a.total(if self.run % 2 == 1 { self.runs } else { 0 }, |a| {
+            a.ops(
+                "ldrsb r4, [r0], #1
+                 ldrsb r6, [r1], #1
+                 sadd16 r4, r4, r3
+                 sadd16 r6, r6, r3
+                 strd r4, r6, [r2], #8",
+            );
+        });
+        a.label(22);
+    }
+}
