@@ -69,7 +69,7 @@ fn skipped(what: &str) {
 fn usable() -> Vec<(&'static Target, Rustc)> {
     let mut usable = vec![];
     // Without a processor named, the host is the same target once more.
-    for target in TARGETS.iter().filter(|target| target.name != "x86-64") {
+    for target in TARGETS.iter().filter(|target| !target.name.starts_with("x86-64")) {
         let missing = toolchain::missing(target, &target.compilers[0]);
         match rust::find(target) {
             Ok(rustc) if missing.is_empty() => usable.push((target, rustc)),

@@ -673,7 +673,7 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
         if !uses_buffer(function.stmts(), Buffer::Blob(id)) {
             continue;
         }
-        let short = blob.name.strip_prefix(&format!("{}_", function.name)).unwrap_or(&blob.name);
+        let short = blob.name.strip_prefix(&format!("{}_", function.layer)).unwrap_or(&blob.name);
         names.blobs[index] = names.scope.fresh(short);
         let (local, constant) = (ident(&names.blobs[index]), ident(&static_name(&blob.name)));
         constants.push(quote!(let #local = &weights::#constant;));

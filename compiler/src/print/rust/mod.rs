@@ -62,7 +62,11 @@ fn source(program: &Program, interface: &Interface) -> String {
         (false, true) => "unsafe code for vector instructions only",
         (false, false) => "no unsafe code",
     };
-    head.push(format!("Integers only, {unsafety}, no allocation, no panic, no dependency; Rust 1.88, edition 2021."));
+    let units = program.functions.iter().filter_map(|function| function.vectors);
+    let version = units.map(|unit| unit.rust_version).fold("1.88", Ord::max);
+    head.push(format!(
+        "Integers only, {unsafety}, no allocation, no panic, no dependency; Rust {version}, edition 2021."
+    ));
     head.push("Declare it as a module, or include it from the output folder of a build script:".to_owned());
     head.push(format!("    mod {0} {{ include!(concat!(env!(\"OUT_DIR\"), \"/{0}.rs\")); }}", program.name));
     let head: String = head.iter().map(|line| format!("// {line}").trim_end().to_owned() + "\n").collect();
