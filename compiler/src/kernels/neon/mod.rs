@@ -46,6 +46,7 @@ const ARMV7: VectorUnit = VectorUnit {
     detection: None,
     // Of 32-bit Arm, stable Rust has no intrinsics.
     rust_module: "aarch64",
+    rust_version: "1.88",
     rust_features: "",
     rust_helpers: "",
 };
