@@ -216,7 +216,7 @@ impl Shape<'_> {
         let all: Vec<[Option<usize>; 2]> = (0..self.kernel[0])
             .flat_map(|row| run.iter().map(move |step| step.map(|index| index.map(|index| row * self.run() + index))))
             .collect();
-        data.extend(self.rows.packed(&all));
+        data.extend(self.rows.packed(4, &all));
         data
     }
 

@@ -2,6 +2,8 @@
 //! M7, M33.
 
 pub mod conv;
+pub mod depthwise;
+pub mod linear;
 pub mod pointwise;
 mod products;
 
@@ -23,6 +25,27 @@ pub const KERNELS: &[Kernel] = &[
         lead: conv::lead,
         assembly: true,
         build: conv::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.depthwise",
+        accepts: depthwise::accepts,
+        needs: &[Feature::Dsp],
+        instructions: depthwise::instructions,
+        scratch: depthwise::scratch,
+        assembly: true,
+        build: depthwise::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.linear",
+        accepts: linear::accepts,
+        needs: &[Feature::Dsp],
+        instructions: linear::instructions,
+        scratch: linear::scratch,
+        lead: linear::lead,
+        assembly: true,
+        build: linear::build,
         ..PORTABLE
     },
     Kernel {

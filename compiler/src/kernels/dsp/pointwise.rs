@@ -93,7 +93,7 @@ impl Shape<'_> {
         data.extend(self.blocks().head());
         data.extend(self.unpack().head(self.conv.weighted.input_zero));
         data.extend(sizes);
-        data.extend(self.rows.packed(&steps(self.inputs)));
+        data.extend(self.rows.packed(4, &steps(self.inputs)));
         data
     }
 

@@ -73,6 +73,35 @@ impl Rows {
         possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
     }
 
+    /// The channels of a layer whose sums are computed one by one; only a multiplier can be too large.
+    pub fn single(weighted: &Weighted, order: impl Fn(&[i8]) -> Vec<i8>) -> Option<Rows> {
+        let channels = weighted.channels.iter().enumerate();
+        let rows: Vec<Row> = channels.map(|(index, channel)| Row::new(channel, order(weighted.row(index)))).collect();
+        let most = rows.iter().map(|row| row.factor).max()?;
+        let doubled = most >= HALF;
+        let small = |channel: &Channel| channel.bound.lo > -i128::from(HALF) && channel.bound.hi < i128::from(HALF);
+        let possible = most < 2 * HALF && (!doubled || weighted.channels.iter().all(small));
+        let clamp = weighted.clamp;
+        let clamped = clamp.lo > -128 || clamp.hi < 127;
+        possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
+    }
+
+    /// For each channel the weights as bytes, in runs that are filled up to whole words, then bias and multiplier. The
+    /// input's zero point goes into the bias.
+    pub fn packed_single(&self, run: usize, input_zero: i32) -> Vec<i64> {
+        let channel = |row: &Row| {
+            let words = row.weights.chunks(run).flat_map(|run| run.chunks(4)).map(|weights| {
+                let bytes = std::array::from_fn(|i| weights.get(i).map_or(0, |&weight| weight as u8));
+                i64::from(i32::from_le_bytes(bytes))
+            });
+            let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
+            let bias = row.bias - i64::from(input_zero) * sum;
+            let scale = if self.style.doubled { 1 } else { 2 };
+            words.chain([i64::from(bias as i32), scale * row.factor]).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(channel).collect()
+    }
+
     /// How the text differs.
     pub fn style(&self) -> Style {
         self.style
@@ -85,12 +114,12 @@ impl Rows {
         [zero, (zero << shift) + (1 << (shift - 1)), self.clamp.lo.into(), self.clamp.hi.into()]
     }
 
-    /// Biases, weights and multipliers as [`Blocks::text`] reads them. `steps` says which two weights of a row each
-    /// step multiplies.
-    pub fn packed(&self, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
-        let fours = self.rows.len() / 4;
-        let (wide, narrow) = self.rows.split_at(4 * fours);
-        wide.chunks(4).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
+    /// Biases, weights and multipliers of blocks of `widest` channels, then of two for the rest. `steps` says which two
+    /// weights of a row each step multiplies.
+    pub fn packed(&self, widest: usize, steps: &[[Option<usize>; 2]]) -> Vec<i64> {
+        let whole = self.rows.len() - self.rows.len() % widest;
+        let (wide, narrow) = self.rows.split_at(whole);
+        wide.chunks(widest).chain(narrow.chunks(2)).flat_map(|block| self.packed_block(block, steps)).collect()
     }
 
     fn packed_block(&self, block: &[Row], steps: &[[Option<usize>; 2]]) -> Vec<i64> {
@@ -140,16 +169,16 @@ impl Style {
         }
     }
 
-    /// Sums in `sums` (two columns) of a low or high channel become results. Takes the multiplier in r0, which it
-    /// destroys, and zero points in r12 (low) and lr (high).
-    fn requantize(self, a: &mut Assembly, high: bool, sums: [&str; 2]) {
-        for sum in sums {
+    /// Sums of a low or high channel become results. Takes the multiplier in a register, and zero points in r12 (low) and
+    /// lr (high); destroys r0. `bounds` are where the frame has the clamp.
+    pub fn requantize(self, a: &mut Assembly, high: bool, sums: &[&str], multiplier: &str, bounds: [u32; 2]) {
+        for &sum in sums {
             if self.doubled && !high {
                 a.op(format!("add.w {sum}, {sum}, {sum}"));
             }
             match high {
-                false => a.op(format!("smmlar {sum}, {sum}, r0, r12")),
-                true => a.op(format!("smmla {sum}, {sum}, r0, lr")),
+                false => a.op(format!("smmlar {sum}, {sum}, {multiplier}, r12")),
+                true => a.op(format!("smmla {sum}, {sum}, {multiplier}, lr")),
             }
         }
         for sum in sums {
@@ -159,10 +188,35 @@ impl Style {
             }
         }
         if self.clamped {
-            for (slot, condition) in [(LO, "lt"), (HI, "gt")] {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
                 a.op(format!("ldr r0, [sp, #{slot}]"));
                 for sum in sums {
                     a.ops(&format!("cmp {sum}, r0\n it {condition}\n mov{condition} {sum}, r0"));
+                }
+            }
+        }
+    }
+}
+
+impl Style {
+    /// Bytes of code that the style adds to the requantization of this many sums by [`Self::requantize_single`].
+    pub fn extra_bytes(self, sums: u64) -> u64 {
+        let doubled = if self.doubled { 4 * sums } else { 0 };
+        doubled + if self.clamped { 2 * (4 + 6 * sums) } else { 0 }
+    }
+
+    /// Sums become results. r12 is the multiplier and lr the zero point; `bounds` are where the frame has the clamp.
+    pub fn requantize_single(self, a: &mut Assembly, sums: &[&str], bounds: [u32; 2]) {
+        if self.doubled {
+            sums.iter().for_each(|sum| a.op(format!("add.w {sum}, {sum}, {sum}")));
+        }
+        sums.iter().for_each(|sum| a.op(format!("smmlar {sum}, {sum}, r12, lr")));
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}")));
+        if self.clamped {
+            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
+                a.op(format!("ldr.w lr, [sp, #{slot}]"));
+                for sum in sums {
+                    a.ops(&format!("cmp {sum}, lr\n it {condition}\n mov{condition} {sum}, lr"));
                 }
             }
         }
@@ -320,7 +374,7 @@ impl Blocks {
                 [(false, ["r2", "r6"]), (true, ["r3", "r7"]), (false, ["r4", "r8"]), (true, ["r5", "r9"])]
             {
                 a.op("ldr r0, [r1], #4");
-                self.style.requantize(a, high, sums);
+                self.style.requantize(a, high, &sums, "r0", [LO, HI]);
                 store(a, sums);
             }
             a.op(format!("str r10, [sp, #{Y}]"));
@@ -363,13 +417,12 @@ impl Blocks {
             self.skip(a, |(_, behind)| behind, ", lsr #1");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n ldm r1!, {r0, r4}");
-            self.style.requantize(a, false, ["r2", "r6"]);
+            self.style.requantize(a, false, &["r2", "r6"], "r0", [LO, HI]);
             store(a, ["r2", "r6"]);
             a.ops(&format!("ldr r0, [sp, #{ODD_END}]\n cmp r1, r0\n beq 42f"));
         });
         a.total(twos - if self.is_odd() { self.all_columns() } else { 0 }, |a| {
-            a.op("mov r0, r4");
-            self.style.requantize(a, true, ["r3", "r7"]);
+            self.style.requantize(a, true, &["r3", "r7"], "r4", [LO, HI]);
             store(a, ["r3", "r7"]);
         });
         a.label(42);
