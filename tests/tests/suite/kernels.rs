@@ -581,6 +581,7 @@ impl Layer {
             target,
             language,
             arena: ArenaMode::Caller,
+            weights: Default::default(),
             goal: ptqc::plan::Goal::default(),
             float_helpers: false,
             command: String::new(),
