@@ -138,6 +138,14 @@ pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
     if by_rows { geometry.lead_by_rows() } else { None }
 }
 
+/// Whether results may take the place of the inputs: every row is in the bands before the results of the row are stored,
+/// and these lie where the row was.
+pub fn replaces(layer: &Layer, plan: &Plan) -> bool {
+    let Some(Kernel { geometry, .. }) = Kernel::of(layer, plan) else { return false };
+    let single = plan.tensor(layer.result).ty.shape.dims()[0] == 1;
+    single && geometry.result == geometry.size && geometry.outputs == geometry.inputs && geometry.stride == [1, 1]
+}
+
 /// Text and constants.
 pub fn build(b: &mut LayerBuilder) {
     let (Some(kernel), Some(conv)) = (Kernel::of(b.layer, b.plan), conv(b.layer)) else { return };
