@@ -43,7 +43,7 @@ fn producer(plan: &Plan, add_idx: usize, port: usize) -> Option<usize> {
     let weighted = matches!(layer.work, Work::Operator(QuantOp::Conv(_) | QuantOp::Linear(_)));
     let buffer = plan.tensor(term).buffer;
     let in_buffer = |id: &TensorId| plan.tensor(*id).buffer == buffer;
-    let later = &plan.layers[term_idx + 1..=add_idx];
+    let later = &plan.layers[term_idx + 1..];
     let uses = later.iter().flat_map(|layer| &layer.operands).filter(|id| in_buffer(id)).count();
     let alone = uses == 1 && !plan.outputs.iter().any(|(_, id)| *id == term);
     (weighted && layer.added.is_none() && alone).then_some(term_idx)
