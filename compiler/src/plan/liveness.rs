@@ -104,6 +104,7 @@ pub fn distances(plan: &Plan, lives: &[Option<Life>], placed: &[usize]) -> Dista
     let n = placed.len();
     let mut behind = vec![vec![None; n]; n];
     let mut same = vec![vec![None; n]; n];
+    let aligned = aligned_operands(plan);
     for (event, (run, pass)) in plan.executions().enumerate() {
         let live: Vec<(usize, usize, &Life)> = (0..n)
             .filter_map(|index| Some((index, placed[index], lives[placed[index]].as_ref()?)))
@@ -115,7 +116,7 @@ pub fn distances(plan: &Plan, lives: &[Option<Life>], placed: &[usize]) -> Dista
                 if i == j {
                     continue;
                 }
-                let met = meeting(plan, run, pass, (a, b));
+                let met = meeting(plan, (run, pass), &aligned, (a, b));
                 let later = b_life.read_after(event).map_or(isize::MIN, |lo| hi - lo);
                 let (apart, together) = (met.behind.map(|least| least.max(later)), met.same.then_some(later.max(0)));
                 raise(&mut behind[i][j], apart.unwrap_or(hi - lo));
@@ -141,7 +142,20 @@ struct Meeting {
     same: bool,
 }
 
-fn meeting(plan: &Plan, run: &Run, pass: usize, (a, b): (usize, usize)) -> Meeting {
+/// For each operand of each layer, whether it begins where the result does, counted in their buffers, with every run: a
+/// function cannot be in place with some of its calls only.
+fn aligned_operands(plan: &Plan) -> Vec<Vec<bool>> {
+    let mut aligned: Vec<Vec<bool>> = plan.layers.iter().map(|layer| vec![true; layer.operands.len()]).collect();
+    for (run, pass) in plan.executions() {
+        let Some((result, operands)) = run.at.split_last() else { continue };
+        for (aligned, operand) in aligned[run.layer].iter_mut().zip(operands) {
+            *aligned &= operand.at(pass) == result.at(pass);
+        }
+    }
+    aligned
+}
+
+fn meeting(plan: &Plan, (run, pass): (&Run, usize), aligned: &[Vec<bool>], (a, b): (usize, usize)) -> Meeting {
     let layer = &plan.layers[run.layer];
     if plan.tensor(layer.result).buffer != a {
         return Meeting::default();
@@ -151,8 +165,11 @@ fn meeting(plan: &Plan, run: &Run, pass: usize, (a, b): (usize, usize)) -> Meeti
     let (x, y) = (run.at[port].at(pass) as isize, run.at[layer.operands.len()].at(pass) as isize);
     match layer.overlaps[port] {
         Overlap::Never => Meeting::default(),
-        Overlap::Same => Meeting { behind: None, same: x == y },
-        Overlap::Behind(lead) => Meeting { behind: Some(y + lead as isize - x), same: lead == 0 && x == y },
+        Overlap::Same => Meeting { behind: None, same: aligned[run.layer][port] },
+        Overlap::Behind(lead) => {
+            let same = lead == 0 && aligned[run.layer][port];
+            Meeting { behind: Some(y + lead as isize - x), same }
+        }
     }
 }
 

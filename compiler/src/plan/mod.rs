@@ -267,6 +267,7 @@ pub fn plan(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> diag:
     if goal == Goal::Ram {
         plan = stream::row_by_row(plan, target, goal);
     }
+    plan.keep_apart_what_can_be();
     check(plan).map_err(|problem| Diagnostic::internal(format!("plan: {problem}")).into())
 }
 
@@ -415,6 +416,28 @@ impl Plan {
         }
         let lower_bound = if placement.optimal { placement.bytes } else { lower_bound };
         self.arena = ArenaPlan { bytes: placement.bytes, lower_bound, peak_layer };
+    }
+
+    /// Takes back overlaps of layers of loops that make the arena no smaller: operands and results with names of their own
+    /// are easier to read, and to optimise.
+    fn keep_apart_what_can_be(&mut self) {
+        for layer_idx in 0..self.layers.len() {
+            let layer = &self.layers[layer_idx];
+            let replaced = |&(port, distance): &(usize, usize)| {
+                distance == 0 && self.extent(layer.operands[port]) == self.extent(layer.result)
+            };
+            if self.shared(layer_idx).operands.iter().all(replaced) || layer.rows.is_some() {
+                continue;
+            }
+            let mut apart = self.clone();
+            apart.layers[layer_idx].overlaps.fill(Overlap::Never);
+            if apart.lower_bound() <= self.arena.bytes {
+                apart.assign_memory();
+                if apart.arena.bytes <= self.arena.bytes {
+                    *self = apart;
+                }
+            }
+        }
     }
 
     /// What no arena can do without.

@@ -13,6 +13,7 @@ use ptqc_target_runtimes::Target;
 
 use super::{
     Goal, Layer, Overlap, Place, Plan, PlannedBuffer, PlannedTensor, Position, Rows, Run, Step, TensorId, View, Work,
+    check_runs,
 };
 use crate::ir::{Shape, Window};
 use crate::kernels::{self, UNDECIDED};
@@ -75,7 +76,8 @@ fn better(
         streamed.assign_memory();
         (streamed, chosen)
     });
-    let smaller = placed.filter(|(streamed, _)| streamed.arena.bytes < best.arena.bytes);
+    let smaller =
+        placed.filter(|(streamed, _)| streamed.arena.bytes < best.arena.bytes && check_runs(streamed).is_ok());
     smaller.min_by_key(|(streamed, _)| (streamed.arena.bytes, streamed.executions().count()))
 }
 

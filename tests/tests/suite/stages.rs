@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use ptqc::calibrate::{Entry, Ranges};
 use ptqc::driver::{self, Options};
 use ptqc::ir::Range;
+use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
 use ptqc_target_runtimes::TARGETS;
 use ptqc_tests::case::load;
@@ -16,13 +17,17 @@ use ptqc_tests::onnx::{Attr, Onnx, numbers};
 const RANGE: (f32, f32) = (-2.0, 2.0);
 
 fn check(name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) {
+    check_for(Goal::default(), name, model, ranges);
+}
+
+fn check_for(goal: Goal, name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) {
     let frontend = load(&model.bytes()).unwrap();
     let options = Options {
         name: name.to_owned(),
         target: &TARGETS[0],
         language: Language::C,
         arena: ArenaMode::Static,
-        goal: ptqc::plan::Goal::default(),
+        goal,
         weights: Default::default(),
         float_helpers: false,
         command: format!("ptqc build {name}.onnx --ranges {name}.ranges.toml"),
@@ -193,4 +198,22 @@ fn moves_and_padding() {
         .node("Reshape", &["mean", "shape"], &["y"])
         .output("y");
     check("moves_and_padding", &model, &[]);
+}
+
+#[test]
+fn residual_block_row_by_row() {
+    let pads = || [("pads", Attr::from([1, 1, 1, 1]))];
+    let weights = |seed: u64, shape: [i64; 4]| numbers(seed, shape.iter().product::<i64>() as usize);
+    let model = Onnx::new(14)
+        .input("x", &[1, 1, 8, 4])
+        .weights("v", &[2, 1, 3, 3], &weights(1, [2, 1, 3, 3]))
+        .weights("w", &[2, 2, 3, 3], &weights(2, [2, 2, 3, 3]))
+        .node_with("Conv", &["x", "v"], &["a"], &pads())
+        .node_with("Conv", &["a", "w"], &["b"], &pads())
+        .node("Relu", &["b"], &["c"])
+        .node_with("Conv", &["c", "w"], &["d"], &pads())
+        .node("Add", &["d", "a"], &["s"])
+        .node("GlobalAveragePool", &["s"], &["y"])
+        .output("y");
+    check_for(Goal::Ram, "residual_block_row_by_row", &model, &[]);
 }
