@@ -70,9 +70,43 @@ pub struct Weights {
     pub arrays: Vec<Array>,
 }
 
+/// A small function that layers use.
+#[derive(Debug, Clone)]
+pub struct Helper {
+    /// The condition under which it is needed; empty if it always is.
+    pub guard: String,
+    /// The function.
+    pub text: String,
+}
+
+/// The steps for processors with some vector instructions.
+#[derive(Debug, Clone)]
+pub struct Level {
+    /// Its number, at least 1; the larger the better.
+    pub number: usize,
+    /// The condition of the preprocessor under which the compiler's flags promise the instructions.
+    pub promised: &'static str,
+    /// The condition that tells at run time whether the processor has them.
+    pub supported: String,
+    /// Symbol of the function.
+    pub symbol: String,
+    /// Its attribute, with a line end.
+    pub attribute: String,
+    /// Its parameters.
+    pub parameters: String,
+    /// Its arguments.
+    pub arguments: String,
+    /// Parameters that no step needs.
+    pub unused: Vec<String>,
+    /// Its statements.
+    pub steps: Vec<Step>,
+}
+
 /// A function.
 #[derive(Debug, Clone)]
 pub struct Function {
+    /// The condition under which it is needed; empty if it always is.
+    pub guard: String,
     /// Lines of the comment above it.
     pub doc: Vec<String>,
     /// Everything up to the opening brace.
@@ -94,6 +128,17 @@ pub struct Kernel {
     pub directives: &'static [&'static str],
     /// The instructions.
     pub lines: Vec<String>,
+}
+
+/// Calls of the entry point, in a loop if `times` is not 1.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Number of passes.
+    pub times: usize,
+    /// Spaces before its calls.
+    pub indent: &'static str,
+    /// The calls of a pass.
+    pub calls: Vec<Call>,
 }
 
 /// A statement of the entry point.
@@ -118,19 +163,25 @@ pub struct Source {
     /// Constants that the code refers to; their values are in the weights file.
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.
-    pub helpers: Vec<String>,
+    pub helpers: Vec<Helper>,
+    /// Lines in front of the headers.
+    pub prologues: Vec<&'static str>,
     /// Headers with the intrinsics that the layers call.
     pub headers: Vec<&'static str>,
+    /// The constraint of inline assembly for vector registers, if there are vectors.
+    pub register: Option<&'static str>,
     /// Conditions of the preprocessor under which assembly and vector instructions are understood.
     pub requirements: Vec<&'static str>,
     /// Functions of assembly.
     pub kernels: Vec<Kernel>,
     /// One function for each layer that is computed by C.
     pub functions: Vec<Function>,
+    /// Steps for processors with vector instructions, the best first.
+    pub levels: Vec<Level>,
     /// The entry point without opening brace.
     pub prototype: String,
     /// Statements of the entry point.
-    pub calls: Vec<Call>,
+    pub steps: Vec<Step>,
     /// Whether a static arena is needed.
     pub static_arena: bool,
     /// Parameters of the entry point that no call needs.

@@ -10,7 +10,8 @@ use crate::calibrate::{Calibrator, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::front::{self, ExternalFiles, FloatRunner, Model};
 use crate::ir::{Checked, Float, Graph, Quant};
-use crate::lower::{self, Lowered};
+use crate::kernels;
+use crate::lower::{self, Lowered, PlannedVariant};
 use crate::plan::{self, CheckedPlan, Goal};
 use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use crate::report::{self, Provenance, Report};
@@ -137,7 +138,14 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
     let (quant, mut warnings) = quantize(frontend, ranges)?;
     let optimized = optimize::run(quant.clone())?;
     let plan = plan::plan(&optimized, &options.language.able(options.target), options.goal)?;
-    let lowered = lower::lower(&plan, &options.name)?;
+    let variants = options.target.variants.iter().filter_map(|variant| {
+        let target = options.language.able(&options.target.with(variant));
+        let unit = kernels::vector_unit(&target)?;
+        let plan = plan::plan(&optimized, &target, options.goal);
+        Some(plan.map(|plan| PlannedVariant { name: variant.name, unit, plan }))
+    });
+    let variants = variants.collect::<diag::Result<Vec<_>>>()?;
+    let lowered = lower::lower(&plan, &variants, &options.name)?;
     let provenance = Provenance {
         target: options.target.name.to_owned(),
         language: options.language,

@@ -73,6 +73,8 @@ pub struct Target {
     pub rust_archs: &'static [&'static str],
     /// What a kernel can rely on.
     pub features: &'static [Feature],
+    /// Features that some processors of the target have, the best first: code for the target finds out when it runs.
+    pub variants: &'static [Variant],
     /// C compilers that know the target, the usual one first.
     pub compilers: &'static [Compiler],
     /// What rustc calls the target; `None` where it knows none, or none that links with the C compilers' code.
@@ -81,6 +83,15 @@ pub struct Target {
     pub runner: Runner,
     /// What code for it costs.
     pub cost: Cost,
+}
+
+/// More features, which some processors of a target have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// An identifier.
+    pub name: &'static str,
+    /// All that a kernel can rely on there.
+    pub features: &'static [Feature],
 }
 
 /// A target of rustc.
@@ -131,6 +142,11 @@ impl Target {
             Some(features) => Target { features, ..self },
             None => self,
         }
+    }
+
+    /// The target with the features of a variant.
+    pub fn with(&self, variant: &Variant) -> Target {
+        Target { features: variant.features, variants: &[], ..*self }
     }
 
     /// The target of this name.

@@ -42,7 +42,7 @@ enum Lang {
 
 /// What the code shall be best at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Optimize {
+pub enum Optimize {
     /// Few instructions, as long as code and memory do not pay much for it
     Balanced,
     /// Fewest instructions
@@ -51,6 +51,18 @@ enum Optimize {
     Size,
     /// Fewest bytes of working memory
     Ram,
+}
+
+impl Optimize {
+    /// As the driver takes it.
+    pub fn goal(self) -> Goal {
+        match self {
+            Optimize::Balanced => Goal::Balanced,
+            Optimize::Speed => Goal::Speed,
+            Optimize::Size => Goal::Size,
+            Optimize::Ram => Goal::Ram,
+        }
+    }
 }
 
 /// Who owns the working memory.
@@ -73,12 +85,7 @@ impl CodeArgs {
                 Lang::C => Language::C,
                 Lang::Rust => Language::Rust,
             },
-            goal: match self.optimize {
-                Optimize::Balanced => Goal::Balanced,
-                Optimize::Speed => Goal::Speed,
-                Optimize::Size => Goal::Size,
-                Optimize::Ram => Goal::Ram,
-            },
+            goal: self.optimize.goal(),
             arena: match self.arena {
                 Arena::Static => ArenaMode::Static,
                 Arena::Caller => ArenaMode::Caller,

@@ -146,7 +146,7 @@ impl<'a> KernelNames<'a> {
     pub fn of(program: &'a Program) -> Self {
         let mut names = KernelNames::default();
         let mut used = BTreeSet::new();
-        for call in &program.calls {
+        for call in program.all_calls() {
             let function = &program.functions[call.function];
             let Some(assembly) = function.assembly() else { continue };
             let known = names.kernels.iter().position(|(_, other)| same_text(function, other));

@@ -675,6 +675,9 @@ on! {
     aarch64: "aarch64",
     aarch64_dotprod: "aarch64-dotprod",
     x86_64: "x86-64",
+    x86_64_v2: "x86-64-v2",
+    x86_64_v3: "x86-64-v3",
+    x86_64_vnni: "x86-64-vnni",
 }
 
 #[test]

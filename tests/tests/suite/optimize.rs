@@ -53,7 +53,7 @@ fn samples(graph: &Graph<Quant>, seed: u64) -> Vec<Tensors> {
 fn optimized(graph: &Checked<Graph<Quant>>) -> Checked<Graph<Quant>> {
     let optimized = optimize::run(graph.clone()).unwrap();
     let plan = plan::plan(&optimized, &TARGETS[0], plan::Goal::default()).unwrap();
-    let lowered = lower::lower(&plan, "net").unwrap();
+    let lowered = lower::lower(&plan, &[], "net").unwrap();
     for sample in samples(graph, 1) {
         let expected = evaluate(graph, &sample);
         assert_eq!(evaluate(&optimized, &sample), expected, "{}\n{}", **graph, *optimized);

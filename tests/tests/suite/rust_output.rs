@@ -11,7 +11,7 @@ use ptqc::driver::Build;
 use ptqc::ir::Range;
 use ptqc::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use ptqc::program::{
-    Access, Arg, Call, CheckedProgram, Elem, Expr, FunctionBuilder, Program, Signature, Type, interpret,
+    Access, Arg, Call, CheckedProgram, Elem, Expr, FunctionBuilder, Program, Signature, Step, Type, interpret,
 };
 use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::case::{
@@ -328,12 +328,16 @@ fn wide_program() -> CheckedProgram {
         outputs: vec![signature("output_0", Elem::I32)],
         arena_bytes: 36,
         blobs: vec![],
+        variants: vec![],
         functions,
-        calls: vec![
-            call(0, vec![Arg::Input(0), Arg::Arena(24)]),
-            call(1, vec![Arg::Arena(24), Arg::Arena(0)]),
-            call(2, vec![Arg::Arena(24), Arg::Arena(0), Arg::Output(0)]),
-        ],
+        steps: vec![Step {
+            times: 1,
+            calls: vec![
+                call(0, vec![Arg::input(0), Arg::arena(24)]),
+                call(1, vec![Arg::arena(24), Arg::arena(0)]),
+                call(2, vec![Arg::arena(24), Arg::arena(0), Arg::output(0)]),
+            ],
+        }],
     })
     .unwrap()
 }

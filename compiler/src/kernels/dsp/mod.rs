@@ -35,6 +35,7 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[Feature::Dsp],
         instructions: depthwise::instructions,
         scratch: depthwise::scratch,
+        replaces: depthwise::replaces,
         assembly: true,
         build: depthwise::build,
         ..PORTABLE

@@ -6,8 +6,8 @@
 
 use super::frame::Frame;
 use super::geometry::{Geometry, conv};
-use super::products::Products;
-use super::{VECTOR, Words, function, has_narrow_multipliers};
+use super::products::{HALF, Products, SUM_HEADER, SUM_LOCALS, Sum};
+use super::{VECTOR, Words, function, shifts};
 use crate::kernels::LayerBuilder;
 use crate::ops::weighted::Weighted;
 use crate::plan::{Layer, Plan};
@@ -31,6 +31,16 @@ struct Kernel {
     source: Source,
     products: Products,
     frame: Frame,
+    addend: Option<Addend>,
+}
+
+/// The other tensor of an addition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Addend {
+    /// The second parameter.
+    Other,
+    /// The operand itself.
+    Operand,
 }
 
 /// Largest immediate offset of a load of bytes.
@@ -66,33 +76,60 @@ impl Kernel {
     fn of(layer: &Layer, plan: &Plan) -> Option<Kernel> {
         let geometry = Geometry::of(layer, plan)?;
         let conv = conv(layer)?;
-        if conv.groups != 1 || !has_narrow_multipliers(&conv.weighted) || layer.added.is_some() {
+        if conv.groups != 1 {
             return None;
         }
         let g = &geometry;
         if g.taps() == 1 && !g.padded && !g.planar {
-            return Kernel::pointwise(geometry);
+            return Kernel::pointwise(geometry)?.finishing(layer, &conv.weighted);
         }
         if g.stride[0] > g.kernel[0] {
             return None;
         }
         let patches = Products::new(1, g.taps() * g.inputs, g.outputs).filter(|p| p.held && g.gathers());
         let rows = Products::new(g.kernel[0], g.kernel[1] * g.inputs, g.outputs).filter(|_| !g.planar);
-        let cost = |p: &Products| p.parts * p.blocks * 14 * g.outputs.div_ceil(4);
-        let gathering = g.runs() * 5 + 20;
-        let (source, products) = match (rows, patches) {
-            (Some(rows), Some(patches)) if cost(&patches) + gathering < cost(&rows) => (Source::Patches, patches),
-            (Some(rows), _) => (Source::Rows, rows),
-            (None, patches) => (Source::Patches, patches?),
+        let rows = rows.map(Products::from_table);
+        let rows = rows.map(|rows| if g.stride[1] == 1 { rows.slide(g.inputs) } else { rows });
+        let ways = [(Source::Rows, rows), (Source::Patches, patches)];
+        let kernels = ways.into_iter().filter_map(|(source, products)| {
+            Kernel::new(geometry.clone(), source, products?).finishing(layer, &conv.weighted)
+        });
+        kernels.min_by_key(|kernel| kernel.assembly().instructions())
+    }
+
+    fn new(geometry: Geometry, source: Source, products: Products) -> Kernel {
+        let table = if source == Source::Patches { geometry.runs() } else { products.table_words() };
+        let (header, locals) = match source {
+            Source::Operand => (OPERAND_HEADER, OPERAND_LOCALS),
+            _ => (RING_HEADER, RING_LOCALS),
         };
-        let table = if source == Source::Rows { products.table_words() } else { g.runs() };
-        Some(Kernel { source, products, frame: Frame::new(table, RING_HEADER, RING_LOCALS), geometry })
+        let (header, locals) = match products.sum {
+            Some(_) => ([header, SUM_HEADER].concat(), [locals, SUM_LOCALS].concat()),
+            None => (header.to_vec(), locals.to_vec()),
+        };
+        Kernel { geometry, source, frame: Frame::new(table, &header, &locals), products, addend: None }
     }
 
     fn pointwise(geometry: Geometry) -> Option<Kernel> {
         let products = Products::new(1, geometry.inputs, geometry.outputs)?;
-        let frame = Frame::new(products.table_words(), OPERAND_HEADER, OPERAND_LOCALS);
-        Some(Kernel { source: Source::Operand, products, frame, geometry })
+        Some(Kernel::new(geometry, Source::Operand, products))
+    }
+
+    /// The same with what the layer's results need: shifts, an addition.
+    fn finishing(mut self, layer: &Layer, weighted: &Weighted) -> Option<Kernel> {
+        self.products.shifts = shifts(weighted);
+        let Some(added) = &layer.added else { return Some(self) };
+        self.products.sum = Some(Sum::new(added, weighted.clamp)?);
+        let twice = layer.operands[..layer.operands.len() - 1].contains(layer.operands.last()?);
+        let addend = Some(if twice { Addend::Operand } else { Addend::Other });
+        Some(Kernel { addend, ..Kernel::new(self.geometry, self.source, self.products) })
+    }
+
+    /// The bytes of a stretch in the order in which the products are added.
+    fn order(&self) -> Vec<usize> {
+        let Some((vectors, columns)) = self.products.sliding else { return (0..self.geometry.run_bytes()).collect() };
+        let vector = |at: usize| (at % columns * vectors + at / columns) * VECTOR;
+        (0..vectors * columns).flat_map(|at| vector(at)..vector(at) + VECTOR).collect()
     }
 
     fn is_ring(&self) -> bool {
@@ -210,7 +247,9 @@ pub fn build(b: &mut LayerBuilder) {
     let (g, weighted) = (&kernel.geometry, &conv.weighted);
     kernel.build(b, weighted, |channel_idx| {
         let row = weighted.row(channel_idx);
-        (0..g.runs()).flat_map(|run| (0..g.run_bytes()).map(move |byte| row[g.weight(run, byte)])).collect()
+        let order = kernel.order();
+        let byte = |run: usize, at: usize| row[g.weight(run, at)];
+        (0..g.runs()).flat_map(|run| order.iter().map(move |&at| byte(run, at))).collect()
     });
 }
 
@@ -220,8 +259,8 @@ pub struct Pointwise(Kernel);
 
 impl Pointwise {
     /// The kernel; `None` if the sums are too long.
-    pub fn new(geometry: Geometry) -> Option<Pointwise> {
-        Kernel::pointwise(geometry).map(Pointwise)
+    pub fn new(geometry: Geometry, layer: &Layer, weighted: &Weighted) -> Option<Pointwise> {
+        Kernel::pointwise(geometry)?.finishing(layer, weighted).map(Pointwise)
     }
 
     /// The text.
@@ -283,7 +322,31 @@ impl Kernel {
             words.size(0);
             words.size(self.patch_bytes());
         }
-        words.bytes.resize(start + self.frame.header_words() * 4, 0);
+        words.bytes.resize((words.bytes.len() - start).next_multiple_of(VECTOR) + start, 0);
+        if let Some(sum) = &self.products.sum {
+            sum.header(words);
+        }
+    }
+
+    /// Makes the frame; moves the parameters: x to r0, y to r1, working memory to r2, constants to r9.
+    fn enter(&self, a: &mut Assembly) {
+        let shifted = self.addend == Some(Addend::Other);
+        let constants = match (self.is_ring(), shifted) {
+            (false, false) => "r2",
+            (true, true) => {
+                a.op("ldr r12, [sp]");
+                "r12"
+            }
+            _ => "r3",
+        };
+        self.frame.enter(a, constants);
+        a.op(format!("mov r9, {constants}"));
+        match self.addend {
+            None => return,
+            Some(Addend::Operand) => a.op("sub r4, r0, r1"),
+            Some(Addend::Other) => a.ops("sub r4, r1, r2\n mov r1, r2\n mov r2, r3"),
+        }
+        Sum::prepare(a, &self.frame);
     }
 
     fn assembly(&self) -> Assembly {
@@ -305,8 +368,8 @@ impl Kernel {
                 &format!("Sums of {} products. Called with x, y, constants.", g.inputs),
             ],
         );
-        f.enter(&mut a, "r2");
-        a.ops("mov r9, r2\n mov r5, r1\n mov r1, r0");
+        self.enter(&mut a);
+        a.ops("mov r5, r1\n mov r1, r0");
         p.prepare(&mut a);
         f.ops(&mut a, "str r9, {stream}");
         a.passes(rows as u64, |a| {
@@ -378,8 +441,7 @@ impl Kernel {
                 ),
             ],
         );
-        f.enter(&mut a, "r3");
-        a.ops("mov r9, r3");
+        self.enter(&mut a);
         p.prepare(&mut a);
         f.ops(&mut a, "str r9, {stream}\n str r0, {x}\n str r1, {y}");
         self.start(&mut a);
@@ -462,7 +524,11 @@ impl Kernel {
     fn row(&self, a: &mut Assembly) {
         let (g, p, f) = (&self.geometry, &self.products, &self.frame);
         a.comment("Addresses of the stretches under the first window; the oldest row of the ring is the first.");
-        f.ops(a, "ldr r2, {slot}\n ldr r4, {step}\n ldr r8, {pitch}\n ldrd r10, r12, {ring}");
+        f.ops(a, "ldr r2, {slot}\n ldr r8, {pitch}\n ldrd r10, r12, {ring}");
+        match p.sliding {
+            Some(_) => a.op(format!("mov r4, #{HALF}")),
+            None => f.ops(a, "ldr r4, {step}"),
+        }
         match self.source {
             Source::Rows => a.op(format!("add r6, sp, #{}", 8 * (p.parts - 1))),
             _ => f.ops(a, "mov r6, sp\n ldr r0, {line_pitch}"),

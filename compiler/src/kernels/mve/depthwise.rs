@@ -8,13 +8,14 @@
 
 use super::frame::Frame;
 use super::geometry::{Geometry, conv};
-use super::{VECTOR, Words, folded_bias, function, has_narrow_multipliers};
+use super::{VECTOR, Words, folded_bias, function, shifts};
 use crate::kernels::LayerBuilder;
 use crate::plan::{Layer, Plan};
 use crate::program::{Assembly, Elem};
 
-/// Channels that are copied together.
-const CHUNK: usize = 8;
+/// Channels that are copied together: half a vector, or a whole one.
+const HALF: usize = 8;
+const WHOLE: usize = 16;
 
 /// Positions that are requantized together.
 const LANES: usize = 4;
@@ -43,38 +44,36 @@ const HEADER: &[&str] = &[
     "y_end",
     "next_load",
     "stride",
-    "unused",
+    "outputs",
 ];
-const LOCALS: &[&str] = &["stream", "x", "y", "to", "from"];
+const LOCALS: &[&str] = &["stream", "x", "y", "to", "from", "filter"];
 
 /// What the text and the constants are made from.
 #[derive(Debug)]
 struct Kernel {
     geometry: Geometry,
     frame: Frame,
+    /// Whether sums are shifted to the left before they are multiplied.
+    shifts: bool,
 }
 
 impl Kernel {
     fn of(layer: &Layer, plan: &Plan) -> Option<Kernel> {
         let mut geometry = Geometry::of(layer, plan)?;
         let conv = conv(layer)?;
-        let by_channel = conv.groups == geometry.inputs && geometry.outputs == geometry.inputs;
-        if !by_channel
-            || geometry.planar && geometry.inputs > 1
-            || !has_narrow_multipliers(&conv.weighted)
-            || layer.added.is_some()
-        {
+        let by_channel = conv.groups == geometry.inputs && geometry.outputs.is_multiple_of(geometry.inputs);
+        if !by_channel || geometry.planar && geometry.inputs > 1 || layer.added.is_some() {
             return None;
         }
         // The longer axis is the row: what is done once for each row and channel then is done least often.
         if geometry.result[0] > geometry.result[1] {
             geometry.transpose();
         }
-        let kernel = Kernel { frame: Frame::new(0, HEADER, LOCALS), geometry };
+        let kernel = Kernel { frame: Frame::new(0, HEADER, LOCALS), geometry, shifts: shifts(&conv.weighted) };
         let g = &kernel.geometry;
         let fits = g.taps() <= 2 * VECTOR
             && g.stride[0] <= g.kernel[0]
-            && kernel.band() * CHUNK < 1 << 16
+            && kernel.band() * WHOLE < 1 << 16
             && kernel.step() * 2 < 128;
         fits.then_some(kernel)
     }
@@ -151,6 +150,9 @@ pub fn build(b: &mut LayerBuilder) {
         let row = weighted.row(channel_idx);
         words.word(folded_bias(weighted, channel_idx));
         words.word(weighted.channels[channel_idx].multiplier.mantissa());
+        if kernel.shifts {
+            words.word(weighted.channels[channel_idx].multiplier.left_shift());
+        }
         words.weights((0..g.taps()).map(|i| row[g.tap(i % g.kernel[0], i / g.kernel[0])]));
         words.pad(4);
     }
@@ -188,7 +190,7 @@ impl Kernel {
         words.size(0);
         words.size(g.stride[0]);
         words.size(g.stride[0]);
-        words.size(0);
+        words.size(g.outputs);
     }
 
     fn assembly(&self) -> Assembly {
@@ -220,9 +222,14 @@ impl Kernel {
         a
     }
 
-    /// Whether there are fewer channels than a chunk has.
+    /// Channels that are copied together.
+    fn chunk(&self) -> usize {
+        if self.geometry.inputs < WHOLE { HALF } else { WHOLE }
+    }
+
+    /// Whether there are fewer channels than that.
     fn copies_few(&self) -> bool {
-        self.geometry.inputs < CHUNK
+        self.geometry.inputs < HALF
     }
 
     /// Sets the predicate of the last, incomplete group of results.
@@ -237,9 +244,16 @@ impl Kernel {
     fn load(&self, a: &mut Assembly) {
         let (g, f) = (&self.geometry, &self.frame);
         let (copied, filled) = g.loads();
-        let chunks = g.inputs.div_ceil(CHUNK) as u64;
-        a.comment("Copies rows, eight channels at a time. q1: offsets of their bands; q2: padding.");
-        f.ops(a, "ldr r4, {band}\n mov r6, #0\n vidup.u16 q1, r6, #1\n vmul.i16 q1, q1, r4\n ldr r4, {fill}\n vdup.32 q2, r4");
+        let chunks = g.inputs.div_ceil(self.chunk()) as u64;
+        a.comment("Copies rows. q1: offsets of the bands of eight channels, of a whole vector the even ones, q3: of the odd ones;");
+        a.comment("q2: padding.");
+        f.ops(a, "ldr r4, {band}\n mov r6, #0");
+        if self.chunk() == WHOLE {
+            a.ops("vidup.u16 q1, r6, #2\n vmul.i16 q1, q1, r4\n vadd.i16 q3, q1, r4");
+        } else {
+            a.ops("vidup.u16 q1, r6, #1\n vmul.i16 q1, q1, r4");
+        }
+        f.ops(a, "ldr r4, {fill}\n vdup.32 q2, r4");
         if self.copies_few() {
             a.op(format!("mov r4, #{}", g.inputs));
             a.op("vctp.16 r4");
@@ -257,9 +271,10 @@ impl Kernel {
                     f.ops(a, "ldr r4, {width}\n dls lr, r4");
                     a.passes(self.width() as u64, |a| {
                         a.label(2);
-                        match self.copies_few() {
-                            true => a.ops("vpst\n vldrbt.u16 q0, [r5]"),
-                            false => a.op("vldrb.u16 q0, [r5]"),
+                        match self.chunk() {
+                            WHOLE => a.op("vldrb.u8 q0, [r5]"),
+                            _ if self.copies_few() => a.ops("vpst\n vldrbt.u16 q0, [r5]"),
+                            _ => a.op("vldrb.u16 q0, [r5]"),
                         }
                         a.op("add r5, r12");
                         self.store(a, "q0");
@@ -297,69 +312,98 @@ impl Kernel {
             true => a.ops(&format!("vpst\n vstrbt.16 {value}, [r6, q1]")),
             false => a.op(format!("vstrb.16 {value}, [r6, q1]")),
         }
+        if self.chunk() == WHOLE {
+            if value == "q0" {
+                a.op("vshr.u16 q0, q0, #8");
+            }
+            a.op(format!("vstrb.16 {value}, [r6, q3]"));
+        }
         a.op(format!("add r6, #{}", self.geometry.kernel[0]));
     }
 
-    /// To the next eight channels, or the last eight.
+    /// To the next channels; the last chunk ends at the last one.
     fn next_chunk(&self, a: &mut Assembly, more: &str, label: u32) {
-        let rest = self.geometry.inputs % CHUNK;
-        if self.geometry.inputs <= CHUNK {
+        let chunk = self.chunk();
+        if self.geometry.inputs <= chunk {
             return;
         }
-        a.ops("mov r0, #8");
-        if rest > 0 {
-            a.op("sub r1, r8, #8");
-            a.ops("cmp r1, #8\n it lt\n movlt r0, r1");
+        a.op(format!("mov r0, #{chunk}"));
+        if !self.geometry.inputs.is_multiple_of(chunk) {
+            a.op(format!("sub r1, r8, #{chunk}"));
+            a.op(format!("cmp r1, #{chunk}"));
+            a.ops("it lt\n movlt r0, r1");
         }
         a.ops(more);
-        self.frame.ops(a, "ldr r4, {band}\n mla r2, r0, r4, r2\n subs r8, #8");
+        self.frame.ops(a, "ldr r4, {band}\n mla r2, r0, r4, r2");
+        a.op(format!("subs r8, #{chunk}"));
         a.op(format!("bgt {label}b"));
     }
 
     /// A row of results.
     fn row(&self, a: &mut Assembly) {
         let (g, f) = (&self.geometry, &self.frame);
-        f.ops(
-            a,
-            "ldr r9, {stream}\n ldr r10, {from}\n ldr r11, {y}\n ldr r7, {zero}\n ldr r8, {y_step_4}\n mov r12, #0",
-        );
-        f.ops(a, "ldr r0, {channels}\n add r0, r11\n str r0, {y_end}");
-        a.passes(g.outputs as u64, |a| {
-            a.label(4);
-            a.comment("A channel: q0, q1 are its weights, q4 its multiplier, r3 its bias.");
-            a.ops("ldrd r3, r4, [r9], #8\n vdup.32 q4, r4");
-            f.ops(a, "vldrw.u32 q2, {mask_0}");
-            if g.taps() > VECTOR {
-                a.op("vldrb.u8 q0, [r9], #16");
-                a.op(format!("vldrb.u8 q1, [r9], #{}", self.weight_bytes() - VECTOR));
-                a.op("vand q1, q1, q2");
-            } else {
-                a.op(format!("vldrb.u8 q0, [r9], #{}", self.weight_bytes()));
-                a.op("vand q0, q0, q2");
+        f.ops(a, "ldr r9, {stream}\n ldr r10, {from}\n ldr r11, {y}\n ldr r7, {zero}\n ldr r8, {y_step_4}");
+        f.ops(a, "ldr r0, {outputs}\n add r0, r11\n str r0, {y_end}");
+        let filters = g.outputs / g.inputs;
+        a.passes(g.inputs as u64, |a| {
+            a.label(3);
+            if filters > 1 {
+                a.op(format!("mov r0, #{filters}"));
+                f.ops(a, "str r0, {filter}");
             }
-            if self.is_paired() {
-                a.op("vmov q1, q0");
-                let mut bits = self.step() * 8;
-                while bits > 0 {
-                    a.op(format!("vshlc q1, r12, #{}", bits.min(32)));
-                    bits -= bits.min(32);
-                }
-            }
-            a.ops("mov r1, r10\n mov r5, r11");
-            if g.result[1] >= LANES {
-                f.ops(a, "ldr r0, {groups}\n dls lr, r0");
-                a.passes((g.result[1] / LANES) as u64, |a| {
-                    a.label(2);
-                    self.group(a, LANES, "");
-                    a.ops("add r5, r8\n le lr, 2b");
-                });
-            }
-            if self.tail() > 0 {
-                self.group(a, self.tail(), "t");
-            }
-            f.ops(a, "ldrd r0, r2, {band}\n add r10, r0\n add r11, #1\n cmp r11, r2\n bne 4b");
+            a.passes(filters as u64, |a| self.channel(a, filters));
+            f.ops(a, "ldrd r0, r2, {band}\n add r10, r0\n cmp r11, r2\n bne 3b");
         });
         f.ops(a, "ldr r0, {y_row}\n ldr r1, {y}\n ldr r2, {from}\n ldr r3, {stride}\n add r1, r0\n add r2, r3\n str r1, {y}\n str r2, {from}");
+    }
+
+    /// A row of results of one channel.
+    fn channel(&self, a: &mut Assembly, filters: usize) {
+        let (g, f) = (&self.geometry, &self.frame);
+        if filters > 1 {
+            a.label(4);
+        }
+        a.comment("A channel: q0, q1 are its weights, q4 its multiplier, r3 its bias.");
+        a.ops("ldrd r3, r4, [r9], #8\n vdup.32 q4, r4");
+        if self.shifts {
+            a.op("ldr r2, [r9], #4");
+        }
+        f.ops(a, "vldrw.u32 q2, {mask_0}");
+        if g.taps() > VECTOR {
+            a.op("vldrb.u8 q0, [r9], #16");
+            a.op(format!("vldrb.u8 q1, [r9], #{}", self.weight_bytes() - VECTOR));
+            a.op("vand q1, q1, q2");
+        } else {
+            a.op(format!("vldrb.u8 q0, [r9], #{}", self.weight_bytes()));
+            a.op("vand q0, q0, q2");
+        }
+        if self.is_paired() {
+            a.ops("mov r12, #0\n vmov q1, q0");
+            let mut bits = self.step() * 8;
+            while bits > 0 {
+                a.op(format!("vshlc q1, r12, #{}", bits.min(32)));
+                bits -= bits.min(32);
+            }
+        }
+        if self.shifts {
+            a.op("mov r12, r2");
+        }
+        a.ops("mov r1, r10\n mov r5, r11");
+        if g.result[1] >= LANES {
+            f.ops(a, "ldr r0, {groups}\n dls lr, r0");
+            a.passes((g.result[1] / LANES) as u64, |a| {
+                a.label(2);
+                self.group(a, LANES, "");
+                a.ops("add r5, r8\n le lr, 2b");
+            });
+        }
+        if self.tail() > 0 {
+            self.group(a, self.tail(), "t");
+        }
+        a.op("add r11, #1");
+        if filters > 1 {
+            f.ops(a, "ldr r0, {filter}\n subs r0, #1\n str r0, {filter}\n bne 4b");
+        }
     }
 
     /// Four neighbouring results, or the last few.
@@ -391,7 +435,11 @@ impl Kernel {
         if results > 1 {
             a.op("vmov q3[3], q3[1], r2, r6");
         }
-        a.ops("vadd.i32 q3, q3, r3\n vqrdmlash.s32 q3, q4, r7\n vmax.s32 q3, q3, q6\n vmin.s32 q3, q3, q7");
+        a.op("vadd.i32 q3, q3, r3");
+        if self.shifts {
+            a.op("vshl.s32 q3, r12");
+        }
+        a.ops("vqrdmlash.s32 q3, q4, r7\n vmax.s32 q3, q3, q6\n vmin.s32 q3, q3, q7");
         if !then.is_empty() {
             a.op("vpst");
         }

@@ -7,22 +7,20 @@ use crate::program::Assembly;
 pub struct Frame {
     table_words: usize,
     /// Words that are copied from the start of the constants.
-    header: &'static [&'static str],
+    header: Vec<&'static str>,
     /// Words that the function sets itself.
-    locals: &'static [&'static str],
+    locals: Vec<&'static str>,
     size: usize,
 }
 
-/// Bytes that `enter` saves: nine registers and q4 to q7.
-const SAVED: usize = 9 * 4 + 64;
-
 impl Frame {
     /// A frame with a table of some words at the stack pointer.
-    pub fn new(table_words: usize, header: &'static [&'static str], locals: &'static [&'static str]) -> Frame {
+    pub fn new(table_words: usize, header: &[&'static str], locals: &[&'static str]) -> Frame {
         let table_words = table_words.next_multiple_of(4);
         // The stack pointer stays a multiple of eight; nine registers are not.
         let words = table_words + header.len().next_multiple_of(4) + locals.len();
-        Frame { table_words, header, locals, size: (words * 4).next_multiple_of(8) + 4 }
+        let size = (words * 4).next_multiple_of(8) + 4;
+        Frame { table_words, header: header.to_vec(), locals: locals.to_vec(), size }
     }
 
     /// The words that the header of the constants must hold, a multiple of four.
@@ -39,11 +37,6 @@ impl Frame {
             a.op(format!("vldrw.u32 q0, [{constants}], #16"));
             a.op(format!("vstrw.32 q0, [sp, #{}]", self.table_words * 4 + i * 16));
         }
-    }
-
-    /// Where the arguments begin that the caller has put on the stack.
-    pub fn stacked(&self, index: usize) -> String {
-        format!("[sp, #{}]", self.size + SAVED + index * 4)
     }
 
     /// Undoes `enter` and returns.
@@ -63,7 +56,7 @@ impl Frame {
     /// A text in which `{NAME}` stands for a word.
     pub fn ops(&self, a: &mut Assembly, text: &str) {
         let mut done = text.to_owned();
-        for name in self.header.iter().chain(self.locals) {
+        for name in self.header.iter().chain(&self.locals) {
             done = done.replace(&format!("{{{name}}}"), &self.at(name));
         }
         a.ops(&done);

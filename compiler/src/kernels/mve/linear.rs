@@ -5,7 +5,7 @@
 use super::conv::Pointwise;
 use super::frame::Frame;
 use super::geometry::Geometry;
-use super::{VECTOR, Words, folded_bias, function, has_narrow_multipliers};
+use super::{VECTOR, Words, folded_bias, function, shifts};
 use crate::ir::DType;
 use crate::kernels::LayerBuilder;
 use crate::ops::QuantOp;
@@ -35,6 +35,8 @@ enum Kernel {
 struct Rows {
     inputs: usize,
     outputs: usize,
+    /// Whether sums are shifted to the left before they are multiplied.
+    shifts: bool,
 }
 
 fn linear(layer: &Layer) -> Option<&QLinear> {
@@ -50,7 +52,7 @@ impl Kernel {
         let (x, y) = (plan.tensor(layer.operands[0]), plan.tensor(layer.result));
         let (inputs, outputs) = (linear.row_len(), linear.weighted.channels.len());
         let bytes = [x.ty.dtype, y.ty.dtype].iter().all(|&dtype| dtype == DType::I8);
-        if !bytes || !has_narrow_multipliers(&linear.weighted) || layer.added.is_some() || inputs >= 4096 {
+        if !bytes || inputs >= 4096 {
             return None;
         }
         // The elements of a row lie together, in any order.
@@ -65,7 +67,8 @@ impl Kernel {
         is_together(y, true)?;
         let positions = y.ty.shape.len() / outputs;
         if positions == 1 {
-            return Some(Kernel::One(Rows { inputs, outputs }));
+            let rows = Rows { inputs, outputs, shifts: shifts(&linear.weighted) };
+            return layer.added.is_none().then_some(Kernel::One(rows));
         }
         // Rows follow each other like those of the result.
         let last = x.ty.shape.rank() - 1;
@@ -74,7 +77,7 @@ impl Kernel {
         if row.strides != [inputs as isize, outputs as isize] {
             return None;
         }
-        Some(Kernel::Many(Pointwise::new(Geometry::positions(inputs, outputs, positions))?))
+        Some(Kernel::Many(Pointwise::new(Geometry::positions(inputs, outputs, positions), layer, &linear.weighted)?))
     }
 }
 
@@ -149,8 +152,15 @@ impl Rows {
                 rows.iter().for_each(|row| words.weights(row[start..end].iter().copied()));
             }
             words.pad(4);
-            channels.iter().for_each(|&c| words.word(weighted.channels[c].multiplier.mantissa()));
-            (channels.len()..channels.len().next_multiple_of(4)).for_each(|_| words.word(0));
+            for group in channels.chunks(4) {
+                let multipliers = || group.iter().map(|&c| weighted.channels[c].multiplier);
+                if self.shifts {
+                    multipliers().for_each(|m| words.word(m.left_shift()));
+                    (group.len()..4).for_each(|_| words.word(0));
+                }
+                multipliers().for_each(|m| words.word(m.mantissa()));
+                (group.len()..4).for_each(|_| words.word(0));
+            }
         }
         let doc = "Sizes; then for each eight output channels biases (less the input's zero point times the sum of the \
                    weights), weights and multipliers.";
@@ -181,7 +191,7 @@ impl Rows {
                 a.label(3);
                 a.ops("ldrd r4, r6, [r9, #8]\n ldrd r8, r10, [r9, #16]\n ldrd r12, lr, [r9, #24]\n ldrd r0, r2, [r9], #32");
                 self.sums(a, &f, CHANNELS);
-                finish(a, CHANNELS);
+                self.finish(a, CHANNELS);
                 a.ops("subs r11, #1\n bne 3b");
             });
         }
@@ -190,7 +200,7 @@ impl Rows {
             a.comment("The last, incomplete group.");
             SUMS[..rest].iter().for_each(|sum| a.op(format!("ldr {sum}, [r9], #4")));
             self.sums(&mut a, &f, rest);
-            finish(&mut a, rest);
+            self.finish(&mut a, rest);
         }
         f.leave(&mut a);
         a
@@ -219,6 +229,31 @@ impl Rows {
             bytes => a.op(format!("add r9, #{bytes}")),
         }
     }
+
+    /// From sums to results at r5.
+    fn finish(self, a: &mut Assembly, channels: usize) {
+        let vectors = [("q4", 0), ("q5", 4)];
+        for (q, first) in vectors.into_iter().filter(|&(_, first)| first < channels) {
+            a.op(format!("vmov {q}[2], {q}[0], {}, {}", SUMS[first], SUMS[first + 2]));
+            a.op(format!("vmov {q}[3], {q}[1], {}, {}", SUMS[first + 1], SUMS[first + 3]));
+            if self.shifts {
+                a.op("vldrw.u32 q0, [r9], #16");
+                a.op(format!("vshl.s32 {q}, {q}, q0"));
+            }
+            a.op("vldrw.u32 q0, [r9], #16");
+            a.op(format!("vqrdmlash.s32 {q}, q0, r7"));
+            a.op(format!("vmax.s32 {q}, {q}, q6"));
+            a.op(format!("vmin.s32 {q}, {q}, q7"));
+            match channels - first {
+                1..4 => {
+                    a.op(format!("mov r0, #{}", channels - first));
+                    a.ops("vctp.32 r0\n vpst");
+                    a.op(format!("vstrbt.32 {q}, [r5]"));
+                }
+                _ => a.op(format!("vstrb.32 {q}, [r5], #4")),
+            }
+        }
+    }
 }
 
 /// A vector of inputs times one of each channel.
@@ -231,26 +266,5 @@ fn vector(a: &mut Assembly, channels: usize, bytes: usize) {
         let weights = if i % 2 == 0 { "q1" } else { "q2" };
         a.op(format!("vldrb.u8 {weights}, [r9], #{bytes}"));
         a.op(format!("vmladava.s8 {sum}, {weights}, q0"));
-    }
-}
-
-/// From sums to results at r5.
-fn finish(a: &mut Assembly, channels: usize) {
-    let vectors = [("q4", 0), ("q5", 4)];
-    for (q, first) in vectors.into_iter().filter(|&(_, first)| first < channels) {
-        a.op(format!("vmov {q}[2], {q}[0], {}, {}", SUMS[first], SUMS[first + 2]));
-        a.op(format!("vmov {q}[3], {q}[1], {}, {}", SUMS[first + 1], SUMS[first + 3]));
-        a.op("vldrw.u32 q0, [r9], #16");
-        a.op(format!("vqrdmlash.s32 {q}, q0, r7"));
-        a.op(format!("vmax.s32 {q}, {q}, q6"));
-        a.op(format!("vmin.s32 {q}, {q}, q7"));
-        match channels - first {
-            1..4 => {
-                a.op(format!("mov r0, #{}", channels - first));
-                a.ops("vctp.32 r0\n vpst");
-                a.op(format!("vstrbt.32 {q}, [r5]"));
-            }
-            _ => a.op(format!("vstrb.32 {q}, [r5], #4")),
-        }
     }
 }

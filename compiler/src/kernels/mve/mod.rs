@@ -10,13 +10,15 @@ pub mod elementwise;
 mod frame;
 mod geometry;
 pub mod linear;
+pub mod moves;
+pub mod pool;
 mod products;
 
 use ptqc_target_runtimes::Feature;
 
-use crate::kernels::{Kernel, PORTABLE};
-
+use crate::kernels::{Kernel, LayerBuilder, PORTABLE};
 use crate::ops::weighted::Weighted;
+use crate::plan::{Layer, Plan};
 use crate::program::Assembly;
 
 /// Condition of the C preprocessor under which integer MVE assembles.
@@ -33,9 +35,9 @@ fn function(kernel: &str, doc: &[&str]) -> Assembly {
     a
 }
 
-/// Whether every multiplier fits 31 bits, as the vector instructions need it.
-fn has_narrow_multipliers(weighted: &Weighted) -> bool {
-    weighted.channels.iter().all(|channel| channel.multiplier.left_shift() == 0)
+/// Whether some sum has to be shifted to the left before it is multiplied: a multiplier of one or more.
+fn shifts(weighted: &Weighted) -> bool {
+    weighted.channels.iter().any(|channel| channel.multiplier.left_shift() > 0)
 }
 
 /// The bias of a channel with the input's zero point folded in: every product of a row is computed.
@@ -79,52 +81,30 @@ impl Words {
 /// The kernels of this family.
 pub const KERNELS: &[Kernel] = &[
     Kernel {
-        name: "mve.conv",
-        accepts: conv::accepts,
-        needs: &[Feature::Mve],
-        instructions: conv::instructions,
         scratch: conv::scratch,
         lead: conv::lead,
-        assembly: true,
-        build: conv::build,
-        ..PORTABLE
+        adds: true,
+        ..kernel("mve.conv", conv::accepts, conv::instructions, conv::build)
     },
     Kernel {
-        name: "mve.depthwise",
-        accepts: depthwise::accepts,
-        needs: &[Feature::Mve],
-        instructions: depthwise::instructions,
         scratch: depthwise::scratch,
         lead: depthwise::lead,
-        assembly: true,
-        build: depthwise::build,
-        ..PORTABLE
+        ..kernel("mve.depthwise", depthwise::accepts, depthwise::instructions, depthwise::build)
     },
-    Kernel {
-        name: "mve.linear",
-        accepts: linear::accepts,
-        needs: &[Feature::Mve],
-        instructions: linear::instructions,
-        assembly: true,
-        build: linear::build,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "mve.add",
-        accepts: elementwise::accepts_add,
-        needs: &[Feature::Mve],
-        instructions: elementwise::add_instructions,
-        assembly: true,
-        build: elementwise::build_add,
-        ..PORTABLE
-    },
-    Kernel {
-        name: "mve.table",
-        accepts: elementwise::accepts_table,
-        needs: &[Feature::Mve],
-        instructions: elementwise::table_instructions,
-        assembly: true,
-        build: elementwise::build_table,
-        ..PORTABLE
-    },
+    kernel("mve.linear", linear::accepts, linear::instructions, linear::build),
+    kernel("mve.pool", pool::accepts, pool::instructions, pool::build),
+    kernel("mve.add", elementwise::accepts_add, elementwise::add_instructions, elementwise::build_add),
+    kernel("mve.mul", elementwise::accepts_mul, elementwise::mul_instructions, elementwise::build_mul),
+    kernel("mve.affine", elementwise::accepts_affine, elementwise::affine_instructions, elementwise::build_affine),
+    kernel("mve.table", elementwise::accepts_table, elementwise::table_instructions, elementwise::build_table),
+    kernel("mve.move", moves::accepts, moves::instructions, moves::build),
 ];
+
+const fn kernel(
+    name: &'static str,
+    accepts: fn(&Layer, &Plan) -> bool,
+    instructions: fn(&Layer, &Plan) -> u64,
+    build: fn(&mut LayerBuilder),
+) -> Kernel {
+    Kernel { name, accepts, instructions, build, needs: &[Feature::Mve], assembly: true, ..PORTABLE }
+}

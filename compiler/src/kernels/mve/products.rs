@@ -5,7 +5,9 @@
 
 use super::frame::Frame;
 use super::{VECTOR, Words, folded_bias};
+use crate::ir::Clamp;
 use crate::ops::weighted::Weighted;
+use crate::plan::Added;
 use crate::program::Assembly;
 
 /// Output channels that are computed together.
@@ -13,6 +15,9 @@ pub const CHANNELS: usize = 4;
 
 /// Vectors of a sum up to which the products are written out without a loop over parts.
 const UNROLLED: usize = 12;
+
+/// Distance of the two addresses of a sliding stretch: what immediate offsets reach.
+pub const HALF: usize = 128;
 
 /// Longest part, in vectors, that is written out.
 const LONGEST: usize = 24;
@@ -31,6 +36,58 @@ pub struct Products {
     pub held: bool,
     /// Output channels.
     pub channels: usize,
+    /// Vectors of a column and columns of a stretch, where the two stretches are a column apart and made of whole vectors:
+    /// they then share all loads but one. Weights are in the order vector, column, and r3 is 128 behind r1.
+    pub sliding: Option<(usize, usize)>,
+    /// Whether sums are shifted to the left before they are multiplied.
+    pub shifts: bool,
+    /// What is added to the results.
+    pub sum: Option<Sum>,
+}
+
+/// A sum with a tensor that lies in memory like the result.
+#[derive(Debug, Clone, Copy)]
+pub struct Sum {
+    factors: [i32; 2],
+    offset: i64,
+    shift: u32,
+    clamp: Clamp,
+    /// Whether its bounds are not those of the term.
+    has_bounds: bool,
+}
+
+/// Words of the frame for sums: those of the header, and the offsets of four channels of the other tensor from those of
+/// the result.
+pub const SUM_HEADER: &[&str] = &[
+    "own_0", "own_1", "own_2", "own_3", "other", "shift", "offset", "unused", "low_0", "low_1", "low_2", "low_3",
+    "high_0", "high_1", "high_2", "high_3",
+];
+pub const SUM_LOCALS: &[&str] = &["at_0", "at_1", "at_2", "at_3"];
+
+impl Sum {
+    /// The sum of a layer; `None` if it needs more than 32 bits.
+    pub fn new(added: &Added, term: Clamp) -> Option<Sum> {
+        let add = &added.add;
+        let factors = [add.sum.factors[added.port], add.sum.factors[1 - added.port]];
+        let (offset, shift, clamp) = (add.sum.offset, add.precision.shift, add.clamp);
+        (!add.precision.wide).then_some(Sum { factors, offset, shift, clamp, has_bounds: clamp != term })
+    }
+
+    /// The words of `SUM_HEADER`.
+    pub fn header(&self, words: &mut Words) {
+        (0..4).for_each(|_| words.word(self.factors[0]));
+        words.word(self.factors[1]);
+        words.word(-i64::from(self.shift));
+        words.word(self.offset);
+        words.word(0);
+        (0..4).for_each(|_| words.word(self.clamp.lo));
+        (0..4).for_each(|_| words.word(self.clamp.hi));
+    }
+
+    /// Sets the words of `SUM_LOCALS`; r4 is the distance from the result to the other tensor. Uses r6 and q0.
+    pub fn prepare(a: &mut Assembly, frame: &Frame) {
+        frame.ops(a, "mov r6, #0\n vidup.u32 q0, r6, #1\n vadd.i32 q0, q0, r4\n vstrw.32 q0, {at_0}");
+    }
 }
 
 impl Products {
@@ -39,7 +96,7 @@ impl Products {
         let (blocks, tail) = (bytes.div_ceil(VECTOR), (bytes - 1) % VECTOR + 1);
         let held = parts == 1 && blocks <= 8;
         if blocks <= LONGEST {
-            return Some(Products { parts, blocks, tail, held, channels });
+            return Some(Products { parts, blocks, tail, held, channels, sliding: None, shifts: false, sum: None });
         }
         // A long stretch is cut into equal pieces.
         let pieces = (2..blocks).find(|pieces| blocks % pieces == 0 && blocks / pieces <= LONGEST)?;
@@ -49,7 +106,22 @@ impl Products {
             tail,
             held: false,
             channels,
+            sliding: None,
+            shifts: false,
+            sum: None,
         })
+    }
+
+    /// The same with addresses from the table.
+    pub fn from_table(self) -> Products {
+        Products { held: false, ..self }
+    }
+
+    /// The same for rows of windows that are a column of some bytes apart.
+    pub fn slide(self, column: usize) -> Products {
+        let bytes = self.part_bytes();
+        let fits = column.is_multiple_of(VECTOR) && bytes > column && bytes + column <= 2 * HALF;
+        Products { sliding: fits.then(|| (column / VECTOR, bytes / column)), ..self }
     }
 
     /// Bytes between pieces of a stretch.
@@ -129,6 +201,9 @@ impl Products {
     }
 
     fn part(&self, a: &mut Assembly) {
+        if let Some((vectors, columns)) = self.sliding {
+            return self.slide_over(a, vectors, columns);
+        }
         let full = if self.is_short() { self.blocks - 1 } else { self.blocks };
         if self.held {
             (0..full).for_each(|block| vector(a, block * VECTOR, "", VECTOR, false));
@@ -141,9 +216,28 @@ impl Products {
         }
     }
 
+    /// A stretch whose columns are those of the other position, but for the first and the last.
+    fn slide_over(&self, a: &mut Assembly, vectors: usize, columns: usize) {
+        for vector in 0..vectors {
+            let load = |a: &mut Assembly, column: usize| {
+                let at = (column * vectors + vector) * VECTOR;
+                let (register, offset) = if at < HALF { ("r1", at) } else { ("r3", at - HALF) };
+                a.op(format!("vldrb.u8 q{}, [{register}, #{offset}]", column % 2));
+            };
+            load(a, 0);
+            for column in 0..columns {
+                load(a, column + 1);
+                add_products(a, [column % 2, 1 - column % 2], VECTOR);
+            }
+        }
+    }
+
     fn finish(&self, a: &mut Assembly, frame: &Frame) {
         a.ops("vmov q4[2], q4[0], r0, r4\n vmov q4[3], q4[1], r2, r6");
         a.ops("vmov q5[2], q5[0], r8, r12\n vmov q5[3], q5[1], r10, lr");
+        if self.shifts {
+            a.ops("vldrw.u32 q0, [r9], #16\n vshl.s32 q4, q4, q0\n vshl.s32 q5, q5, q0");
+        }
         frame.ops(a, "vldrw.u32 q0, [r9], #16\n ldr r0, {zero}");
         a.ops("vqrdmlash.s32 q4, q0, r0\n vqrdmlash.s32 q5, q0, r0");
         a.ops("vmax.s32 q4, q4, q6\n vmax.s32 q5, q5, q6\n vmin.s32 q4, q4, q7\n vmin.s32 q5, q5, q7");
@@ -153,6 +247,11 @@ impl Products {
             } else {
                 frame.ops(a, "ldr r0, {end}\n sub r0, r5\n vctp.32 r0");
             }
+        }
+        if let Some(sum) = self.sum {
+            self.add(a, frame, sum);
+        }
+        if self.has_channel_tail() {
             // Where position 1 does not exist, it has the address of position 0, which then is stored last.
             a.ops("vpstt\n vstrbt.32 q5, [r7], #4\n vstrbt.32 q4, [r5], #4");
         } else {
@@ -165,8 +264,30 @@ impl Products {
         }
     }
 
+    /// Adds the other tensor to q4 and q5.
+    fn add(&self, a: &mut Assembly, frame: &Frame, sum: Sum) {
+        a.comment("The sum with the other tensor.");
+        frame.ops(a, "vldrw.u32 q2, {at_0}\n vldrw.u32 q3, {own_0}");
+        if self.has_channel_tail() {
+            a.ops("vpstt\n vldrbt.s32 q0, [r5, q2]\n vldrbt.s32 q1, [r7, q2]");
+        } else {
+            a.ops("vldrb.s32 q0, [r5, q2]\n vldrb.s32 q1, [r7, q2]");
+        }
+        frame.ops(a, "ldrd r0, r2, {other}\n ldr r4, {offset}");
+        a.ops("vmlas.s32 q4, q3, r4\n vmlas.s32 q5, q3, r4\n vmla.s32 q4, q0, r0\n vmla.s32 q5, q1, r0");
+        a.ops("vshl.s32 q4, r2\n vshl.s32 q5, r2");
+        let (low, high) = if sum.has_bounds { ("q2", "q3") } else { ("q6", "q7") };
+        if sum.has_bounds {
+            frame.ops(a, "vldrw.u32 q2, {low_0}\n vldrw.u32 q3, {high_0}");
+        }
+        for q in ["q4", "q5"] {
+            a.op(format!("vmax.s32 {q}, {q}, {low}"));
+            a.op(format!("vmin.s32 {q}, {q}, {high}"));
+        }
+    }
+
     /// The stream of constants for `emit`: for each four channels the biases, the weights as the loop reads them, the
-    /// multipliers. `row` gives the weights of a channel, part after part.
+    /// shifts if there are any, the multipliers. `row` gives the weights of a channel, part after part.
     pub fn pack(&self, words: &mut Words, weighted: &Weighted, row: impl Fn(usize) -> Vec<i8>) {
         for first in (0..self.channels).step_by(CHANNELS) {
             let channels: Vec<usize> = (first..(first + CHANNELS).min(self.channels)).collect();
@@ -184,6 +305,10 @@ impl Products {
                     }
                 }
             }
+            if self.shifts {
+                channels.iter().for_each(|&c| words.word(weighted.channels[c].multiplier.left_shift()));
+                (0..missing).for_each(|_| words.word(0));
+            }
             channels.iter().for_each(|&c| words.word(weighted.channels[c].multiplier.mantissa()));
             (0..missing).for_each(|_| words.word(0));
         }
@@ -199,11 +324,16 @@ fn vector(a: &mut Assembly, offset: usize, then: &str, bytes: usize, moving: boo
     };
     a.op(format!("vldrb{then}.u8 q0, {}", from("r1")));
     a.op(format!("vldrb{then}.u8 q1, {}", from("r3")));
+    add_products(a, [0, 1], bytes);
+}
+
+/// Vectors of the two positions times one of each channel.
+fn add_products(a: &mut Assembly, positions: [usize; 2], bytes: usize) {
     let sums = [("r0", "r8"), ("r2", "r10"), ("r4", "r12"), ("r6", "lr")];
     for (i, (first, second)) in sums.into_iter().enumerate() {
         let weights = if i % 2 == 0 { "q2" } else { "q3" };
         a.op(format!("vldrb.u8 {weights}, [r9], #{bytes}"));
-        a.op(format!("vmladava.s8 {first}, {weights}, q0"));
-        a.op(format!("vmladava.s8 {second}, {weights}, q1"));
+        a.op(format!("vmladava.s8 {first}, {weights}, q{}", positions[0]));
+        a.op(format!("vmladava.s8 {second}, {weights}, q{}", positions[1]));
     }
 }

@@ -301,23 +301,26 @@ impl<'a> Kernel<'a> {
             }
         }
         self.window(f, at, &mut |f, stage, weights| {
-            for block in 0..blocks {
+            let mut ws: Vec<Vec<Expr>> = vec![vec![]; blocks];
+            for (block, ws) in ws.iter_mut().enumerate() {
                 for v in 0..vectors {
                     let w = self.load_weights(f, weights.clone(), block, v);
-                    let w = isa.bind(f, "w", bits, w);
-                    for (pixel, accs) in accs.iter().enumerate() {
-                        let distance = (pixel * self.g.columns.stride * self.patch.stage.column) as i64;
-                        let x = self.load_neighbours(f, stage.clone() + distance);
-                        let acc = accs[block][v];
-                        let sum = match isa.vnni {
-                            true => op(bits, "dpbusd_epi32", vec![Expr::Reg(acc), x, w.clone()]),
-                            false => {
-                                let products = op(bits, "madd_epi16", vec![x, w.clone()]);
-                                op(bits, "add_epi32", vec![Expr::Reg(acc), products])
-                            }
-                        };
-                        f.set(acc, sum);
-                    }
+                    ws.push(isa.bind(f, &format!("w{}", block + v), bits, w));
+                }
+            }
+            for (pixel, accs) in accs.iter().enumerate() {
+                let distance = (pixel * self.g.columns.stride * self.patch.stage.column) as i64;
+                let x = self.load_neighbours(f, stage.clone() + distance);
+                let x = isa.bind(f, &format!("x{pixel}"), bits, x);
+                for (&acc, w) in accs.iter().flatten().zip(ws.iter().flatten()) {
+                    let sum = match isa.vnni {
+                        true => op(bits, "dpbusd_epi32", vec![Expr::Reg(acc), x.clone(), w.clone()]),
+                        false => {
+                            let products = op(bits, "madd_epi16", vec![x.clone(), w.clone()]);
+                            op(bits, "add_epi32", vec![Expr::Reg(acc), products])
+                        }
+                    };
+                    f.set(acc, sum);
                 }
             }
         });

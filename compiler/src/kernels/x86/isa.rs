@@ -1,6 +1,6 @@
 //! The vector instructions of x86, written once for three widths. Intel's names differ in their prefix only.
 
-use crate::program::{Affine, Buffer, Expr, FunctionBuilder, Reg, Type, VectorUnit};
+use crate::program::{Affine, Buffer, Detection, Expr, FunctionBuilder, Reg, Type, VectorUnit};
 
 /// A level of x86's vector instructions.
 #[derive(Debug)]
@@ -13,12 +13,23 @@ pub struct Isa {
     pub vnni: bool,
 }
 
+/// The bit that says that the operating system tells which state it keeps.
+const OSXSAVE: u32 = 1 << 27;
+
 /// AVX-512 with byte operations, shorter vectors and VNNI: Cascade Lake, Ice Lake, Zen 4 and later.
 pub static AVX512: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "avx512f,avx512bw,avx512vl,avx512vnni",
         c_promised: "defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)",
+        c_register: "v",
+        detection: Some(Detection {
+            leaf1_ecx: OSXSAVE,
+            leaf7_ebx: 1 << 16 | 1 << 30 | 1 << 31,
+            leaf7_ecx: 1 << 11,
+            state: 0xe6,
+        }),
         rust_module: "x86_64",
         rust_features: "avx512f,avx512bw,avx512vl,avx512vnni",
         rust_helpers: "",
@@ -31,8 +42,11 @@ pub static AVX512: Isa = Isa {
 pub static AVX2: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "avx2",
         c_promised: "defined(__AVX2__)",
+        c_register: "v",
+        detection: Some(Detection { leaf1_ecx: OSXSAVE, leaf7_ebx: 1 << 5, leaf7_ecx: 0, state: 0x6 }),
         rust_module: "x86_64",
         rust_features: "avx2",
         rust_helpers: "",
@@ -45,8 +59,11 @@ pub static AVX2: Isa = Isa {
 pub static SSE41: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "sse4.1",
         c_promised: "defined(__SSE4_1__)",
+        c_register: "v",
+        detection: Some(Detection { leaf1_ecx: 1 << 19, leaf7_ebx: 0, leaf7_ecx: 0, state: 0 }),
         rust_module: "x86_64",
         rust_features: "sse4.1",
         rust_helpers: "",

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use ptqc_codegen_templates::c::Helper;
+
 use super::c_type;
-use crate::program::{Address, Affine, Buffer, Cmp, Elem, Expr, Index, Program, Stmt, Type};
+use super::levels::guard;
+use crate::program::{Address, Affine, Buffer, Cmp, Elem, Expr, Function, Index, Program, Stmt, Type};
 
 /// Binding strength of C's operators, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,12 +223,20 @@ fn type_of(expr: &Expr) -> Type {
 }
 
 /// The helpers that a program uses, as functions.
-pub fn helpers(program: &Program) -> Vec<String> {
+pub fn helpers(program: &Program) -> Vec<Helper> {
+    let of_function: Vec<BTreeSet<String>> = program.functions.iter().map(used_helpers).collect();
+    let all: BTreeSet<&String> = of_function.iter().flatten().collect();
+    let helper = |name: &String| Helper {
+        guard: guard(program, |call| of_function[call.function].contains(name)),
+        text: helper_function(&program.name, name),
+    };
+    all.into_iter().map(helper).collect()
+}
+
+fn used_helpers(function: &Function) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
-    for function in &program.functions {
-        function.stmts().iter().for_each(|stmt| collect_stmt(stmt, &mut used));
-    }
-    used.into_iter().map(|helper| helper_function(&program.name, &helper)).collect()
+    function.stmts().iter().for_each(|stmt| collect_stmt(stmt, &mut used));
+    used
 }
 
 fn helper_function(prefix: &str, helper: &str) -> String {

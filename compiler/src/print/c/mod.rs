@@ -1,6 +1,7 @@
 //! C99.
 
 mod expr;
+mod levels;
 mod stmt;
 
 use std::collections::BTreeSet;
@@ -10,7 +11,9 @@ use ptqc_codegen_templates::c as templates;
 
 use super::common::{KernelNames, number_lines, plain_text, wrapped};
 use super::{ArenaMode, Bundle, Interface, TensorInfo};
-use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Param, Program, Signature, VectorUnit};
+use crate::program::{
+    Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Memory, Param, Program, Signature, Step, VectorUnit,
+};
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
@@ -87,28 +90,28 @@ fn prototype(program: &Program, interface: &Interface) -> String {
 }
 
 fn source(program: &Program, interface: &Interface) -> templates::Source {
-    let is_used = |wanted: &dyn Fn(&Arg) -> bool| program.calls.iter().any(|call| call.args.iter().any(wanted));
-    let uses_arena = program.arena_bytes > 0 && is_used(&|arg| matches!(arg, Arg::Arena(_)));
+    let in_arena = |arg: &Arg| arg.memory == Memory::Arena;
+    let uses_arena = program.arena_bytes > 0 && program.all_calls().any(|call| call.args.iter().any(in_arena));
     let caller = interface.arena == ArenaMode::Caller;
     let names = KernelNames::of(program);
-    let loops = program.functions.iter().filter(|function| function.assembly().is_none());
-    let unused_arena = (!uses_arena && caller).then(|| "arena".to_owned());
-    let inputs = program.inputs.iter().enumerate();
-    let unused_inputs = inputs.filter(|(index, _)| !is_used(&|arg| matches!(arg, Arg::Input(input) if input == index)));
+    let loops = program.functions.iter().enumerate().filter(|(_, function)| function.assembly().is_none());
     templates::Source {
         provenance: unwrapped(&interface.provenance),
         name: program.name.clone(),
         upper: program.name.to_uppercase(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
         helpers: expr::helpers(program),
-        headers: headers(program),
+        prologues: unique(units(program).map(|unit| unit.c_prologue)),
+        headers: unique(units(program).map(|unit| unit.header)),
+        register: units(program).map(|unit| unit.c_register).next(),
         requirements: requirements(program, &names),
         kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
-        functions: loops.map(|f| function(program, f)).collect(),
+        functions: loops.map(|(index, f)| function(program, index, f)).collect(),
+        levels: levels::levels(program, &names, uses_arena),
         prototype: prototype(program, interface),
-        calls: program.calls.iter().map(|call| print_call(program, call, &names)).collect(),
+        steps: program.steps.iter().map(|step| print_step(program, step, &names)).collect(),
         static_arena: uses_arena && !caller,
-        unused_parameters: unused_arena.into_iter().chain(unused_inputs.map(|(_, input)| input.name.clone())).collect(),
+        unused_parameters: levels::unused(program, &program.steps, uses_arena || caller),
     }
 }
 
@@ -136,9 +139,9 @@ fn requirements(program: &Program, names: &KernelNames) -> Vec<&'static str> {
     assembly.chain(vectors).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The headers with the intrinsics that a program calls.
-fn headers(program: &Program) -> Vec<&'static str> {
-    units(program).map(|unit| unit.header).collect::<BTreeSet<_>>().into_iter().collect()
+/// Each text once, in a fixed order; no empty ones.
+fn unique(texts: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    texts.filter(|text| !text.is_empty()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn units(program: &Program) -> impl Iterator<Item = &'static VectorUnit> + '_ {
@@ -157,13 +160,10 @@ fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kern
     }
 }
 
-fn function(program: &Program, function: &Function) -> templates::Function {
-    let features = function.vectors.map_or("", |unit| unit.c_features);
-    let attribute = match features {
-        "" => String::new(),
-        features => format!("__attribute__((target(\"{features}\")))\n"),
-    };
+fn function(program: &Program, index: usize, function: &Function) -> templates::Function {
+    let attribute = function.vectors.map(levels::attribute).unwrap_or_default();
     templates::Function {
+        guard: levels::guard(program, |call| call.function == index),
         doc: comment_lines(&function.doc),
         signature: format!("{attribute}static void {}_{}({})", program.name, function.name, parameters(function)),
         body: stmt::body(program, function),
@@ -178,6 +178,15 @@ fn parameters(function: &Function) -> String {
     function.params.iter().map(parameter).collect::<Vec<_>>().join(", ")
 }
 
+/// Calls, in a loop if they are repeated.
+fn print_step(program: &Program, step: &Step, names: &KernelNames) -> templates::Step {
+    templates::Step {
+        times: step.times,
+        indent: if step.times > 1 { "    " } else { "  " },
+        calls: step.calls.iter().map(|call| print_call(program, call, names)).collect(),
+    }
+}
+
 /// A call. What is said of a layer stands above its function, or above the call where layers share one.
 fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates::Call {
     let function = &program.functions[call.function];
@@ -185,11 +194,11 @@ fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates:
         .args
         .iter()
         .zip(&function.params)
-        .map(|(arg, param)| match *arg {
-            Arg::Input(index) => program.inputs[index].name.clone(),
-            Arg::Output(index) => program.outputs[index].name.clone(),
-            Arg::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
-            Arg::Arena(offset) => arena_pointer(offset, param.signature.elem, param.access),
+        .map(|(arg, param)| match arg.memory {
+            Memory::Input(index) => pointer(&program.inputs[index].name, arg),
+            Memory::Output(index) => pointer(&program.outputs[index].name, arg),
+            Memory::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
+            Memory::Arena => arena_pointer(arg, param.signature.elem, param.access),
         })
         .collect();
     let kernel = names.name(call.function);
@@ -199,15 +208,27 @@ fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates:
     }
 }
 
+/// A pointer to a part of a buffer of bytes.
+fn pointer(name: &str, arg: &Arg) -> String {
+    let advance = match arg.advance {
+        0 => String::new(),
+        advance => format!(" + pass * {advance}"),
+    };
+    match arg.start {
+        0 => format!("{name}{advance}"),
+        start => format!("{name} + {start}{advance}"),
+    }
+}
+
 /// A typed pointer into the arena. Through `void *`, because the offset has been aligned for the type.
-fn arena_pointer(offset: usize, elem: Elem, access: Access) -> String {
-    let bytes = if offset == 0 { "arena".to_owned() } else { format!("arena + {offset}") };
+fn arena_pointer(arg: &Arg, elem: Elem, access: Access) -> String {
+    let bytes = pointer("arena", arg);
     let constant = if access == Access::Read { "const " } else { "" };
     match elem {
         Elem::U8 => bytes,
         Elem::I8 | Elem::I16 | Elem::I32 | Elem::U32 | Elem::I64 => {
             let cast = format!("({constant}{} *)({constant}void *)", c_type(elem));
-            if offset == 0 { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
+            if bytes == "arena" { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
         }
     }
 }

@@ -80,7 +80,10 @@ impl Printer<'_> {
                 self.line(&format!("{ty} {name} = {init};"));
             }
             Stmt::Set { reg, value } => {
-                let text = format!("{} = {};", self.reg(*reg), print(self, value).0);
+                let mut text = format!("{} = {};", self.reg(*reg), print(self, value).0);
+                if !self.scope.function.regs[reg.0].1.is_scalar() {
+                    text += &format!(" {}_KEEP({});", self.prefix().to_uppercase(), self.reg(*reg));
+                }
                 self.line(&text);
             }
             Stmt::Accumulate { reg, value } => {

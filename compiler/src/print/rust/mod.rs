@@ -10,6 +10,7 @@ mod bindings;
 mod expr;
 mod format;
 mod items;
+mod levels;
 mod stmt;
 
 use super::common::{number_lines, plain_text, wrapped};

@@ -215,20 +215,32 @@ impl Printer<'_, '_> {
             let mut longest: Option<(usize, Expr)> = None;
             self.longest_part(&value, WIDTH.min(LINE.saturating_sub(4 * self.depth + 12)), &mut longest);
             let Some((_, part)) = longest else {
-                let Some(index) = long_index(self.names, &value) else { break };
-                let (named, position) = self.named_position(&index);
+                if let Some(index) = long_index(self.names, &value) {
+                    let (named, position) = self.named_position(&index);
+                    lets.extend(named);
+                    value = with_index(&value, &index, &position);
+                    continue;
+                }
+                let Some(address) = any_address(&value) else { break };
+                let (named, pointer) = self.named_part(&address, Type::I64);
                 lets.extend(named);
-                value = with_index(&value, &index, &position);
+                value = replaced(&value, &address, &pointer);
                 continue;
             };
             let ty = type_of(&self.names.scope, &part);
-            let text = tokens(&self.print(&part).0);
-            let reg = self.names.scope.new_reg(ty);
-            let name = ident(&self.names.scope.bind_reg(reg, part_name(&part)));
-            lets.extend(quote!(let #name = #text;));
-            value = replaced(&value, &part, &Expr::Reg(reg));
+            let (named, reg) = self.named_part(&part, ty);
+            lets.extend(named);
+            value = replaced(&value, &part, &reg);
         }
         (lets, value)
+    }
+
+    /// A declaration of a part of an expression, and the part as a register.
+    fn named_part(&mut self, part: &Expr, ty: Type) -> (TokenStream, Expr) {
+        let text = tokens(&self.print(part).0);
+        let reg = self.names.scope.new_reg(ty);
+        let name = ident(&self.names.scope.bind_reg(reg, part_name(part)));
+        (quote!(let #name = #text;), Expr::Reg(reg))
     }
 
     /// A declaration of a position, and the position as a variable.
@@ -290,6 +302,14 @@ fn long_index(names: &Names, expr: &Expr) -> Option<Affine> {
             Some(index.clone())
         }
         _ => expr.operands().into_iter().find_map(|part| long_index(names, part)),
+    }
+}
+
+/// The first address in an expression.
+fn any_address(expr: &Expr) -> Option<Expr> {
+    match expr {
+        Expr::Address(_) => Some(expr.clone()),
+        _ => expr.operands().into_iter().find_map(any_address),
     }
 }
 
