@@ -49,7 +49,7 @@ pub struct Kernel {
     /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap. Of functions of
     /// assembly only: loops are examined themselves.
     pub lead: fn(&Layer, &Plan) -> Option<usize>,
-    /// Whether the result may lie exactly where operand 0 lies, although no other overlap is allowed.
+    /// Where there is no such distance: whether operand 0 and the result may share memory if they start at the same byte.
     pub replaces: fn(&Layer, &Plan) -> bool,
     /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
     pub adds: bool,
@@ -172,8 +172,7 @@ pub fn overlap(layer: &Layer, plan: &Plan, port: usize) -> Overlap {
     };
     match lead {
         Some(lead) => Overlap::Behind(lead),
-        None if may_replace(layer, plan, port) => Overlap::Same,
-        None if port == 0 && (layer.kernel.replaces)(layer, plan) => Overlap::Same,
+        None if may_replace(layer, plan, port) || port == 0 && (layer.kernel.replaces)(layer, plan) => Overlap::Same,
         None => Overlap::Never,
     }
 }

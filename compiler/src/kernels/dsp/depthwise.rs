@@ -1003,12 +1003,21 @@ pub fn scratch(layer: &Layer, plan: &Plan) -> usize {
     Shape::of(layer, plan).map_or(0, |shape| shape.scratch())
 }
 
-/// The planes of some channels are in working memory before their results are written, and the elements of these
-/// channels alone lie where the results go.
+/// Results lie in the channel they are computed from. Those of a band must not lie in lines that are fetched later.
 pub fn replaces(layer: &Layer, plan: &Plan) -> bool {
-    let (x, y) = (&plan.tensor(layer.operands[0]).ty.shape, &plan.tensor(layer.result).ty.shape);
-    let single = x.dims()[0] == 1 && x.dims()[1] == y.dims()[1];
-    single && y.len() <= x.len()
+    let Some(shape) = Shape::of(layer, plan) else { return false };
+    let [lines, pixels] = shape.out;
+    let is_fetched = |line: usize, pixel: usize| {
+        let (at, line_of): (usize, fn(usize, usize) -> usize) = match shape.turned {
+            false => (line * pixels + pixel, |at, width| at / width),
+            true => (pixel * lines + line, |at, width| at % width),
+        };
+        let width = if shape.turned { shape.size[0] } else { shape.size[1] };
+        let last = (line / shape.band() + 1) * shape.band() - 1;
+        let fetched = (last.min(lines - 1) * shape.stride[0] + shape.kernel[0]).saturating_sub(shape.pad[0]);
+        line_of(at, width) < fetched
+    };
+    shape.batch == 1 && (0..lines).all(|line| (0..pixels).all(|pixel| is_fetched(line, pixel)))
 }
 
 /// Builds the function.
