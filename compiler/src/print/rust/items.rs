@@ -673,8 +673,10 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
         if !uses_buffer(function.stmts(), Buffer::Blob(id)) {
             continue;
         }
-        let short = blob.name.strip_prefix(&format!("{}_", function.layer)).unwrap_or(&blob.name);
-        names.blobs[index] = names.scope.fresh(short);
+        let own = blob.name.strip_prefix(&format!("{}_", function.layer));
+        // Constants that layers share are named after one of them.
+        let short = own.map_or_else(|| function_name(&blob.name), str::to_owned);
+        names.blobs[index] = names.scope.fresh(&short);
         let (local, constant) = (ident(&names.blobs[index]), ident(&static_name(&blob.name)));
         constants.push(quote!(let #local = &weights::#constant;));
     }
