@@ -66,6 +66,12 @@ pub struct Array {
 pub struct Weights {
     /// Comment lines that say where the file comes from.
     pub provenance: Vec<String>,
+    /// Prefix of macros.
+    pub upper: String,
+    /// `const `, or nothing where start-up code copies constants to RAM.
+    pub constant: &'static str,
+    /// The section of the constants.
+    pub section: Option<String>,
     /// All constants.
     pub arrays: Vec<Array>,
 }
@@ -98,8 +104,8 @@ pub struct Level {
     pub arguments: String,
     /// Parameters that no step needs.
     pub unused: Vec<String>,
-    /// The steps.
-    pub calls: Vec<Call>,
+    /// Its statements.
+    pub steps: Vec<Step>,
 }
 
 /// A function.
@@ -130,6 +136,17 @@ pub struct Kernel {
     pub lines: Vec<String>,
 }
 
+/// Calls of the entry point, in a loop if `times` is not 1.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Number of passes.
+    pub times: usize,
+    /// Spaces before its calls.
+    pub indent: &'static str,
+    /// The calls of a pass.
+    pub calls: Vec<Call>,
+}
+
 /// A statement of the entry point.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -149,10 +166,14 @@ pub struct Source {
     pub name: String,
     /// Prefix of macros.
     pub upper: String,
+    /// `const `, or nothing where start-up code copies constants to RAM.
+    pub constant: &'static str,
     /// Constants that the code refers to; their values are in the weights file.
     pub arrays: Vec<Array>,
     /// Small functions that the layers use.
     pub helpers: Vec<Helper>,
+    /// Lines in front of the headers.
+    pub prologues: Vec<&'static str>,
     /// Headers with the intrinsics that the layers call.
     pub headers: Vec<&'static str>,
     /// The constraint of inline assembly for vector registers, if there are vectors.
@@ -168,7 +189,7 @@ pub struct Source {
     /// The entry point without opening brace.
     pub prototype: String,
     /// Statements of the entry point.
-    pub calls: Vec<Call>,
+    pub steps: Vec<Step>,
     /// Whether a static arena is needed.
     pub static_arena: bool,
     /// Parameters of the entry point that no call needs.

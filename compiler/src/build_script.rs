@@ -46,8 +46,8 @@ use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::driver;
 use crate::files::{self, Source, output};
 use crate::plan::Goal;
-use crate::print::{self, ArenaMode, Bundle, Language};
-use crate::recipe::{RangesFrom, Recipe, find_target, symbol_prefix};
+use crate::print::{self, ArenaMode, Bundle, Language, WeightsMemory};
+use crate::recipe::{RangesFrom, Recipe, find_target, symbol_prefix, weights};
 use crate::render;
 use crate::report::Report;
 #[cfg(feature = "samples")]
@@ -73,6 +73,8 @@ pub struct Build {
     goal: Goal,
     arena: ArenaMode,
     name: Option<String>,
+    weights: WeightsMemory,
+    weights_section: Option<String>,
     float_helpers: bool,
     out_dir: Option<PathBuf>,
 }
@@ -108,6 +110,8 @@ impl Build {
             goal: Goal::default(),
             arena: ArenaMode::Static,
             name: None,
+            weights: WeightsMemory::default(),
+            weights_section: None,
             float_helpers: false,
             out_dir: None,
         }
@@ -179,6 +183,18 @@ impl Build {
         self
     }
 
+    /// The memory of constants.
+    pub fn weights(&mut self, memory: WeightsMemory) -> &mut Build {
+        self.weights = memory;
+        self
+    }
+
+    /// The linker's section for constants.
+    pub fn weights_section(&mut self, name: impl Into<String>) -> &mut Build {
+        self.weights_section = Some(name.into());
+        self
+    }
+
     /// Adds functions that convert inputs from and outputs to `f32`. The model itself computes without floats.
     pub fn float_helpers(&mut self, wanted: bool) -> &mut Build {
         self.float_helpers = wanted;
@@ -239,6 +255,7 @@ impl Build {
             // A static arena in C could be used by two threads at once; safe Rust must not be able to do that.
             arena: if self.language == Language::C { ArenaMode::Caller } else { self.arena },
             name: symbol_prefix(self.name.as_deref(), &self.model)?,
+            weights: weights(self.weights, self.weights_section.as_deref())?,
             float_helpers: self.float_helpers,
         };
         let in_model = |problems: Diagnostics| problems.in_file(self.model.display());

@@ -13,7 +13,7 @@ use crate::ir::{Checked, Float, Graph, Quant};
 use crate::kernels;
 use crate::lower::{self, Lowered, PlannedVariant};
 use crate::plan::{self, CheckedPlan, Goal};
-use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
+use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo, Weights};
 use crate::report::{self, Provenance, Report};
 use crate::{optimize, passes, quantize};
 
@@ -104,6 +104,8 @@ pub struct Options<'a> {
     pub goal: Goal,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Where constants are.
+    pub weights: Weights,
     /// Whether Rust code has functions that convert between real numbers and the model's integers.
     pub float_helpers: bool,
     /// The command to repeat the build, without paths of this machine.
@@ -192,6 +194,7 @@ fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interfac
         inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, id)).collect(),
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, *id)).collect(),
         arena: options.arena,
+        weights: options.weights.clone(),
         float_helpers: options.float_helpers,
     }
 }

@@ -1,13 +1,17 @@
 //! From plan to program: one function for each layer, one call for each function.
 
+use std::collections::BTreeMap;
+
 use crate::diag::{self, Diagnostic};
 use crate::ir::Interval;
-use crate::kernels::{self, LayerBuilder};
+use crate::kernels::{self, LayerBuilder, Names};
 use crate::names::{Namer, identifier};
 use crate::ops::QuantOp;
 use crate::ops::add::QAdd;
-use crate::plan::{Added, CheckedPlan, Layer, Place, Plan, TensorId, Work};
-use crate::program::{Arg, Blob, BlobId, Call, CheckedProgram, Function, Program, Signature, Variant, VectorUnit};
+use crate::plan::{Added, CheckedPlan, Layer, Place, Plan, Position, Rows, Run, Shared, TensorId, Work};
+use crate::program::{
+    Arg, Blob, BlobId, Call, CheckedProgram, Function, Program, Signature, Step, Variant, VectorUnit,
+};
 
 /// A program, and for each of its functions what the report says about it.
 #[derive(Debug)]
@@ -51,14 +55,14 @@ pub fn lower(plan: &CheckedPlan, variants: &[PlannedVariant], name: &str) -> dia
         arena_bytes: variants.iter().map(|variant| variant.plan.arena.bytes).fold(plan.arena.bytes, usize::max),
         blobs: vec![],
         functions: vec![],
-        calls: vec![],
+        steps: vec![],
         variants: vec![],
     };
-    let (calls, layers) = lower_plan(plan, "", &mut program);
-    program.calls = calls;
+    let (steps, layers) = lower_plan(plan, "", &mut program);
+    program.steps = steps;
     for PlannedVariant { name, unit, plan } in variants {
-        let (calls, _) = lower_plan(plan, &format!("_{name}"), &mut program);
-        program.variants.push(Variant { name: (*name).to_owned(), unit, calls });
+        let (steps, _) = lower_plan(plan, &format!("_{name}"), &mut program);
+        program.variants.push(Variant { name: (*name).to_owned(), unit, steps });
     }
     let program = CheckedProgram::new(program).map_err(|error| Diagnostic::internal(error.to_string()))?;
     Ok(Lowered { program, layers })
@@ -66,38 +70,57 @@ pub fn lower(plan: &CheckedPlan, variants: &[PlannedVariant], name: &str) -> dia
 
 /// Adds the functions and constants of a plan to a program. What a variant has in common with the plan before it is
 /// shared; the names of its other functions end with `suffix`.
-fn lower_plan(plan: &CheckedPlan, suffix: &str, program: &mut Program) -> (Vec<Call>, Vec<LoweredLayer>) {
+fn lower_plan(plan: &CheckedPlan, suffix: &str, program: &mut Program) -> (Vec<Step>, Vec<LoweredLayer>) {
     let constants = add_constants(plan, &mut program.blobs);
     let mut namer = Namer::default();
-    let (mut calls, mut layers) = (vec![], vec![]);
+    let mut layers = vec![];
+    let mut made: Vec<(usize, Vec<BlobId>)> = vec![];
+    // Layers that compute different rows of one tensor share constants.
+    let mut prefixes: BTreeMap<(usize, bool), String> = BTreeMap::new();
     for (layer_idx, layer) in plan.layers.iter().enumerate() {
         let name = namer.unique(&format!("{layer_idx:02}_{}", slug(layer)));
-        let blobs_before = program.blobs.len();
-        let names = (name.clone(), suffix.to_owned());
-        let mut builder = LayerBuilder::new(plan, layer, names, doc(plan, layer), &mut program.blobs);
+        let moves = matches!(layer.work, Work::Copy);
+        let prefix = prefixes.entry((layer.source, moves)).or_insert_with(|| name.clone()).clone();
+        let shared = plan.shared(layer_idx);
+        let doc = doc(plan, layer, &shared);
+        let names = Names { layer: name.clone(), constants: prefix.clone(), suffix: suffix.to_owned() };
+        let mut builder = LayerBuilder::new(plan, layer, &shared, names, doc, &mut program.blobs);
         (layer.kernel.build)(&mut builder);
         let (built, passed) = builder.finish();
-        let mut args = arguments(plan, layer, &constants);
-        args.extend(passed.into_iter().map(Arg::Blob));
         let function = program.functions.iter().position(|other| computes_same(other, &built));
         let function = function.unwrap_or_else(|| {
             program.functions.push(built);
             program.functions.len() - 1
         });
-        calls.push(Call { function, args });
+        made.push((function, passed));
+        let constant_bytes = if prefix == name { constants_of(&program.blobs, &prefix) } else { 0 };
         layers.push(LoweredLayer {
             function: name,
             kernel: layer.kernel.name,
-            constant_bytes: program.blobs[blobs_before..].iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
+            constant_bytes,
             accumulator: operator(layer).and_then(|op| op.accumulator()),
         });
     }
-    (calls, layers)
+    let steps = plan.steps.iter().map(|step| {
+        let call = |run: &Run| {
+            let (function, passed) = &made[run.layer];
+            let blobs = passed.iter().map(|&id| Arg::blob(id));
+            Call { function: *function, args: arguments(plan, run, &constants).into_iter().chain(blobs).collect() }
+        };
+        Step { times: step.times, calls: step.runs.iter().map(call).collect() }
+    });
+    (steps.collect(), layers)
 }
 
 /// Whether two functions of a layer differ in their names only.
 fn computes_same(a: &Function, b: &Function) -> bool {
     a.layer == b.layer && Function { name: String::new(), ..a.clone() } == Function { name: String::new(), ..b.clone() }
+}
+
+/// Bytes of the constants of a layer.
+fn constants_of(blobs: &[Blob], prefix: &str) -> usize {
+    let own = |blob: &&Blob| blob.name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+    blobs.iter().filter(own).map(|blob| blob.data.len() * blob.elem.bytes()).sum()
 }
 
 /// The operator of a layer.
@@ -143,33 +166,30 @@ fn add_constants(plan: &Plan, blobs: &mut Vec<Blob>) -> Vec<Option<BlobId>> {
 }
 
 /// The buffers of a call, in the order of the function's parameters.
-fn arguments(plan: &Plan, layer: &Layer, constants: &[Option<BlobId>]) -> Vec<Arg> {
-    let mut tensors: Vec<TensorId> = vec![];
-    for &operand in &layer.operands {
-        if !tensors.contains(&operand) {
-            tensors.push(operand);
-        }
-    }
-    if layer.in_place.is_none() || layer.kernel.assembly {
-        tensors.push(layer.result);
-    }
-    let argument = |id: TensorId| match plan.place(id) {
-        Place::Input(index) => Arg::Input(*index),
-        Place::Output(index) => Arg::Output(*index),
-        Place::Arena(offset) => Arg::Arena(*offset),
-        Place::Constant(_) => Arg::Blob(constants[plan.tensor(id).buffer].expect("every constant has a blob")),
+fn arguments(plan: &Plan, run: &Run, constants: &[Option<BlobId>]) -> Vec<Arg> {
+    let layer = &plan.layers[run.layer];
+    let others = plan.shared(run.layer).others(layer).into_iter().map(|(port, id)| (id, run.at[port]));
+    let argument = |(id, at): (TensorId, Position)| {
+        let memory = match plan.place(id) {
+            Place::Input(index) => Arg::input(*index),
+            Place::Output(index) => Arg::output(*index),
+            Place::Arena(offset) => Arg::arena(*offset),
+            Place::Constant(_) => Arg::blob(constants[plan.tensor(id).buffer].expect("every constant has a blob")),
+        };
+        Arg { start: memory.start + at.start, advance: at.advance, ..memory }
     };
     let scratch = layer.scratch.map(|buffer| match plan.buffers[buffer].place {
-        Place::Arena(offset) => Arg::Arena(offset),
+        Place::Arena(offset) => Arg::arena(offset),
         Place::Input(_) | Place::Output(_) | Place::Constant(_) => unreachable!("working memory is in the arena"),
     });
-    tensors.into_iter().map(argument).chain(scratch).collect()
+    others.chain([(layer.result, run.at[layer.operands.len()])]).map(argument).chain(scratch).collect()
 }
 
 /// Lines of the comment above a layer's function.
-fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
+fn doc(plan: &Plan, layer: &Layer, shared: &Shared) -> Vec<String> {
     let kinds: Vec<&str> = layer.origin.iter().map(|origin| origin.op_type.as_str()).collect();
     let what = match &layer.work {
+        Work::Copy if layer.rows.is_some() => "rows that are still needed move to the start of their buffer".to_owned(),
         Work::Copy => "copy into another layout".to_owned(),
         Work::Operator(op) if kinds.is_empty() => op.kind().to_owned(),
         Work::Operator(_) => kinds.join(" + "),
@@ -193,8 +213,18 @@ fn doc(plan: &Plan, layer: &Layer) -> Vec<String> {
             lines.push(format!("|acc| <= {}", bound.lo.abs().max(bound.hi.abs())));
         }
     }
-    if let Some(port) = layer.in_place {
-        lines.push(format!("In place: the result replaces {}.", kernels::operand_name(layer, port)));
+    if let Some(Rows { first, last, of }) = layer.rows.filter(|_| operator(layer).is_some()) {
+        lines.push(match first == last {
+            true => format!("Row {first} of {of}."),
+            false => format!("One of rows {first} to {last} of {of}."),
+        });
+    }
+    for &(port, distance) in &shared.operands {
+        let name = kernels::operand_name(layer, port);
+        lines.push(match distance {
+            0 => format!("In place: the result replaces {name}."),
+            _ => format!("The result replaces {name}, which begins {distance} bytes behind it in the same memory."),
+        });
     }
     lines
 }

@@ -12,7 +12,7 @@ use crate::driver::Options;
 use crate::files::{Source, file_name};
 use crate::names;
 use crate::plan::Goal;
-use crate::print::{ArenaMode, Language};
+use crate::print::{ArenaMode, Language, Weights, WeightsMemory};
 
 /// Where the ranges come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Recipe<'a> {
     pub arena: ArenaMode,
     /// Prefix of symbols and files.
     pub name: String,
+    /// Where constants are.
+    pub weights: Weights,
     /// Whether Rust code converts between real numbers and integers.
     pub float_helpers: bool,
 }
@@ -53,6 +55,7 @@ impl<'a> Recipe<'a> {
             language: self.language,
             goal: self.goal,
             arena: self.arena,
+            weights: self.weights.clone(),
             float_helpers: self.float_helpers,
             command: self.command(source),
             model_sha256: source.sha256.clone(),
@@ -76,6 +79,12 @@ impl<'a> Recipe<'a> {
         if self.goal != Goal::default() {
             command += &format!(" --optimize {}", self.goal.name());
         }
+        if self.weights.memory != WeightsMemory::default() {
+            command += &format!(" --weights {}", self.weights.memory.name());
+        }
+        if let Some(section) = &self.weights.section {
+            command += &format!(" --weights-section {section}");
+        }
         if self.float_helpers {
             command += " --float-helpers";
         }
@@ -93,6 +102,19 @@ pub fn find_target(name: &str) -> diag::Result<&'static Target> {
         };
         Diagnostic::error(Code::UnknownTarget, format!("there is no target `{name}`")).help(help).into()
     })
+}
+
+/// Where constants are: a section's name is letters, digits and `._-$`.
+pub fn weights(memory: WeightsMemory, section: Option<&str>) -> diag::Result<Weights> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-$".contains(c);
+    match section {
+        Some(name) if name.is_empty() || !name.chars().all(legal) => {
+            Err(Diagnostic::error(Code::InvalidName, format!("`{name}` cannot be the name of a section"))
+                .help("letters, digits, `.`, `_`, `-` and `$` can, for example `--weights-section .weights`")
+                .into())
+        }
+        _ => Ok(Weights { memory, section: section.map(str::to_owned) }),
+    }
 }
 
 /// The prefix of symbols and files: the one that is wanted, or one made from the model's file name.

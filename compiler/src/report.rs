@@ -119,6 +119,8 @@ pub struct LayerReport {
     pub arena_span: Option<[usize; 2]>,
     /// Whether the result takes the place of an operand.
     pub in_place: bool,
+    /// How often it is called: more than once where tensors are computed row by row.
+    pub calls: usize,
 }
 
 /// What the report says that plan and program do not know.
@@ -182,7 +184,7 @@ pub fn report(nominal: &Graph<Quant>, plan: &CheckedPlan, lowered: &Lowered, pro
 
 /// Tensors that a Copy layer moves into another layout.
 pub fn copies(plan: &CheckedPlan) -> Vec<String> {
-    let copies = plan.layers.iter().filter(|layer| matches!(layer.work, Work::Copy));
+    let copies = plan.layers.iter().filter(|layer| matches!(layer.work, Work::Copy) && layer.rows.is_none());
     copies.map(|layer| layer.name.clone()).collect()
 }
 
@@ -212,7 +214,7 @@ fn layer_report(
         input_shapes: layer.operands.iter().map(|&id| plan.tensor(id).ty.shape.dims().to_vec()).collect(),
         output_shape: result.ty.shape.dims().to_vec(),
         output_shape_nominal: shape_nominal.map(|shape| shape.dims().to_vec()),
-        macs: op.map_or(0, |op| op.macs(&result.ty.shape)),
+        macs: op.map_or(0, |op| op.macs(&result.ty.shape)) * plan.times(layer_idx) as u64,
         macs_nominal: nominal.map_or(0, |node| node.op.macs(&node.value.shape)),
         weight_bytes: facts.constant_bytes,
         // Accumulators have been proven to fit 32 bits.
@@ -222,7 +224,8 @@ fn layer_report(
             Place::Arena(offset) => Some([*offset, offset + plan.buffers[result.buffer].bytes]),
             Place::Input(_) | Place::Output(_) | Place::Constant(_) => None,
         },
-        in_place: layer.in_place.is_some(),
+        in_place: plan.overlaps_result(layer_idx),
+        calls: plan.times(layer_idx),
     }
 }
 

@@ -149,6 +149,13 @@ impl Target {
         Target { features: variant.features, variants: &[], ..*self }
     }
 
+    /// What this machine's own processor lacks of the target's features, where programs run without an emulator.
+    pub fn lacking_here(&self) -> Vec<&'static str> {
+        let native = matches!(self.runner, Runner::User { native, .. } if native == std::env::consts::ARCH);
+        let lacks = |feature: &&Feature| native && !is_here(**feature);
+        self.features.iter().filter(lacks).map(|feature| feature.name()).collect()
+    }
+
     /// The target of this name.
     pub fn find(name: &str) -> Option<&'static Target> {
         TARGETS.iter().find(|target| target.name == name)
@@ -158,6 +165,24 @@ impl Target {
     pub fn for_rust(triple: &str) -> &'static Target {
         let arch = triple.split('-').next().unwrap_or_default();
         TARGETS.iter().find(|target| target.rust_archs.contains(&arch)).unwrap_or(&TARGETS[0])
+    }
+}
+
+/// Whether this machine's processor has a feature; what all of its kind have is taken for granted.
+fn is_here(feature: Feature) -> bool {
+    match feature {
+        #[cfg(target_arch = "x86_64")]
+        Feature::Sse41 => is_x86_feature_detected!("sse4.1"),
+        #[cfg(target_arch = "x86_64")]
+        Feature::Avx2 => is_x86_feature_detected!("avx2"),
+        #[cfg(target_arch = "x86_64")]
+        Feature::Avx512Vnni => {
+            is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        }
+        _ => true,
     }
 }
 

@@ -87,12 +87,16 @@ fn fit() -> Result<()> {
             println!("{}: the compiler or the emulator is not installed", target.name);
             continue;
         }
-        let measure = |subject: &Subject| -> Result<(Build, Figures)> {
+        // Without features, every layer gets its portable kernel: most loops are in these.
+        let portable = Target { features: &[], ..*target };
+        let measure = |(target, subject): (&Target, &Subject)| -> Result<(Build, Figures)> {
             let build = subject.build(target)?;
             let figures = subject.measure(&build, target)?;
             Ok((build, figures))
         };
-        let measured: Vec<(Build, Figures)> = subjects.par_iter().map(measure).collect::<Result<_>>()?;
+        let pairs: Vec<_> =
+            [&portable, target].into_iter().flat_map(|target| subjects.iter().map(move |s| (target, s))).collect();
+        let measured: Vec<(Build, Figures)> = pairs.into_par_iter().map(measure).collect::<Result<_>>()?;
         fit_target(target, &measured);
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! Time of an inference on this machine, one thread, beside LiteRT (XNNPACK) and onnxruntime with int8 models, in the same
-//! process and in turns: `cargo bench -p ptqc-tests --bench x86`. Arguments restrict it to models of these names. The C
-//! compiler gets `-O2 -march=native`, or what `PTQC_CFLAGS` says.
+//! process and in turns: `cargo bench -p ptqc-tests --bench x86`. Arguments restrict it to models of these names, or choose a
+//! target instead of the one with most of this machine's instructions. The C compiler gets `-O2`, or what `PTQC_CFLAGS` says.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use ptqc_target_runtimes::Target;
+use ptqc_target_runtimes::{Feature, Runner, TARGETS, Target};
 use ptqc_tests::figures::Subject;
 use ptqc_tests::real::MODELS;
 use ptqc_tests::toolchain;
@@ -36,13 +36,16 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut script = Command::new(python);
     script.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/x86/compare.py")).arg(folder.path());
-    for name in COMPARED.iter().filter(|name| arguments.is_empty() || arguments.iter().any(|wanted| wanted == *name)) {
+    let target = arguments.iter().find_map(|argument| Target::find(argument)).unwrap_or(best_target()?);
+    println!("code for {}", target.name);
+    let named: Vec<&String> = arguments.iter().filter(|argument| COMPARED.contains(&argument.as_str())).collect();
+    for name in COMPARED.iter().filter(|name| named.is_empty() || named.iter().any(|wanted| wanted == *name)) {
         let model = MODELS.iter().find(|model| model.name == *name).context("a known model")?;
         let (Some(file), Some(subject)) = (model.model(), Subject::load(name)?) else {
             println!("{name}: the model is absent");
             continue;
         };
-        compile(&subject, folder.path())?;
+        compile(&subject, target, folder.path())?;
         script.arg(format!("{name}={}={}", file.display(), model.data(model.calib)?.display()));
     }
     let results: Vec<Times> = serde_json::from_slice(&toolchain::run(&mut script, Path::new("."))?)?;
@@ -61,15 +64,31 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// The target with most of the instructions that this machine has.
+fn best_target() -> Result<&'static Target> {
+    let has = |feature: &Feature| match feature {
+        Feature::Sse41 => std::is_x86_feature_detected!("sse4.1"),
+        Feature::Avx2 => std::is_x86_feature_detected!("avx2"),
+        Feature::Avx512Vnni => {
+            std::is_x86_feature_detected!("avx512vnni")
+                && std::is_x86_feature_detected!("avx512bw")
+                && std::is_x86_feature_detected!("avx512vl")
+        }
+        _ => true,
+    };
+    let runs = TARGETS.iter().filter(|target| matches!(target.runner, Runner::User { native: "x86_64", .. }));
+    let runs = runs.filter(|target| target.name.starts_with("x86") && target.features.iter().all(has));
+    runs.max_by_key(|target| target.features.len()).context("this is no machine with x86-64")
+}
+
 /// Compiles a model to `NAME.so`.
-fn compile(subject: &Subject, folder: &Path) -> Result<()> {
-    let target = Target::find("x86-64").context("the target table has x86-64")?;
+fn compile(subject: &Subject, target: &Target, folder: &Path) -> Result<()> {
     let build = subject.build(target)?;
     for (name, text) in &build.bundle {
         std::fs::write(folder.join(name), text)?;
     }
     let name = &subject.name;
-    let flags = std::env::var("PTQC_CFLAGS").unwrap_or_else(|_| "-O2 -march=native".to_owned());
+    let flags = std::env::var("PTQC_CFLAGS").unwrap_or_else(|_| "-O2".to_owned());
     let mut command = Command::new(target.compilers[0].program);
     command.args(["-std=c99", "-shared", "-fPIC"]).args(flags.split_whitespace());
     command.args([format!("{name}.c"), format!("{name}_weights.c"), "-o".to_owned(), format!("{name}.so")]);

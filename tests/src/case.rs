@@ -60,6 +60,7 @@ pub fn build_in(
         language,
         arena,
         goal: ptqc::plan::Goal::default(),
+        weights: Default::default(),
         float_helpers: false,
         command: format!("ptqc build {name}.onnx"),
         model_sha256: "0".repeat(64),

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use ptqc::calibrate::{Method, Origin};
 use ptqc::driver::{self, Build, Frontend, Options};
 use ptqc::evaluate::{dequantize, evaluate, quantize_input};
+use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
 use ptqc::program::interpret;
 use ptqc_target_runtimes::TARGETS;
@@ -29,6 +30,8 @@ pub struct Case {
     pub steps: f64,
     /// Samples are between these.
     pub range: (f32, f32),
+    /// What the code shall be best at.
+    pub goal: Goal,
 }
 
 /// A case after compilation, with samples and what the evaluator makes of them.
@@ -53,7 +56,14 @@ pub struct Compiled {
 impl Case {
     /// A case with the usual bounds: inputs up to 1, and outputs that differ by at most two steps.
     pub fn new(name: &str, model: Onnx) -> Case {
-        Case { name: name.to_owned(), model, pinned: BTreeMap::new(), steps: 2.0, range: (-1.0, 1.0) }
+        Case {
+            name: name.to_owned(),
+            model,
+            pinned: BTreeMap::new(),
+            steps: 2.0,
+            range: (-1.0, 1.0),
+            goal: Goal::default(),
+        }
     }
 
     /// With another bound.
@@ -69,6 +79,11 @@ impl Case {
     /// With samples between these.
     pub fn between(self, lo: f32, hi: f32) -> Case {
         Case { range: (lo, hi), ..self }
+    }
+
+    /// With another goal.
+    pub fn optimized(self, goal: Goal) -> Case {
+        Case { goal, ..self }
     }
 
     /// With a size for a symbolic dimension.
@@ -94,7 +109,8 @@ impl Case {
             target: &TARGETS[0],
             language,
             arena: ArenaMode::Caller,
-            goal: ptqc::plan::Goal::default(),
+            goal: self.goal,
+            weights: Default::default(),
             float_helpers: language == Language::Rust,
             command: String::new(),
             model_sha256: String::new(),

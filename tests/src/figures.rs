@@ -93,7 +93,7 @@ impl Subject {
     pub fn measure(&self, build: &Build, target: &Target) -> Result<Figures> {
         let sample = case::quantize_samples(&build.quant, &[vec![self.sample.clone()]]).remove(0);
         let compiler = &target.compilers[0];
-        let setup = Setup { build, target, compiler, rustc: None, optimisation: "-O2", sample: &sample };
+        let setup = Setup { build, target, compiler, rustc: None, flags: &["-O2".to_owned()], sample: &sample };
         Ok(measure::measure(&setup)?)
     }
 }

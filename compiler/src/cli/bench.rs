@@ -27,8 +27,8 @@ pub struct BenchArgs {
     /// The C compiler: one of the target's, or its kind: gcc, clang [default: the target's first]
     #[arg(long, value_name = "PROGRAM")]
     compiler: Option<String>,
-    /// Optimisation, as the compiler takes it
-    #[arg(long, value_name = "FLAG", default_value = "-O2", allow_hyphen_values = true)]
+    /// Optimisation, as the compiler takes it; more flags may follow, with blanks between them
+    #[arg(long, value_name = "FLAGS", default_value = "-O2", allow_hyphen_values = true)]
     opt: String,
     /// Measure on the first sample of this data [default: the first calibration sample; without any, random numbers]
     #[arg(long, value_name = "DATA")]
@@ -51,14 +51,9 @@ pub fn run(args: &BenchArgs) -> diag::Result<()> {
     super::warn(&in_model(build.warnings.clone()));
     let sample = sample(args, &source, &build)?;
     let rustc = (recipe.language == Language::Rust).then(|| Rustc::installed(recipe.target)).transpose()?;
-    let setup = Setup {
-        build: &build,
-        target: recipe.target,
-        compiler,
-        rustc: rustc.as_ref(),
-        optimisation: &args.opt,
-        sample: &sample,
-    };
+    let flags: Vec<String> = args.opt.split_whitespace().map(str::to_owned).collect();
+    let setup =
+        Setup { build: &build, target: recipe.target, compiler, rustc: rustc.as_ref(), flags: &flags, sample: &sample };
     let figures = measure::measure(&setup)?;
     last_bench::remember(&figures, &recipe)?;
     super::say(&if args.json { figures.to_json() } else { table(&figures) })

@@ -5,8 +5,8 @@ use clap::{Args, ValueEnum};
 use super::source::{ModelArgs, RangesArgs};
 use crate::diag;
 use crate::plan::Goal;
-use crate::print::{ArenaMode, Language};
-use crate::recipe::{Recipe, find_target, symbol_prefix};
+use crate::print::{ArenaMode, Language, WeightsMemory};
+use crate::recipe::{Recipe, find_target, symbol_prefix, weights};
 
 /// What is emitted.
 #[derive(Debug, Args)]
@@ -26,6 +26,12 @@ pub struct CodeArgs {
     /// Who owns the working memory
     #[arg(long, value_enum, default_value = "static")]
     arena: Arena,
+    /// Where constants are
+    #[arg(long, value_enum, default_value = "flash")]
+    weights: WeightsArg,
+    /// The linker's section for constants
+    #[arg(long, value_name = "SECTION")]
+    weights_section: Option<String>,
     /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
     #[arg(long)]
     float_helpers: bool,
@@ -42,7 +48,7 @@ enum Lang {
 
 /// What the code shall be best at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Optimize {
+pub enum Optimize {
     /// Few instructions, as long as code and memory do not pay much for it
     Balanced,
     /// Fewest instructions
@@ -51,6 +57,27 @@ enum Optimize {
     Size,
     /// Fewest bytes of working memory
     Ram,
+}
+
+/// Where constants are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WeightsArg {
+    /// With the code
+    Flash,
+    /// With initialised variables, which start-up code copies to RAM
+    Ram,
+}
+
+impl Optimize {
+    /// As the driver takes it.
+    pub fn goal(self) -> Goal {
+        match self {
+            Optimize::Balanced => Goal::Balanced,
+            Optimize::Speed => Goal::Speed,
+            Optimize::Size => Goal::Size,
+            Optimize::Ram => Goal::Ram,
+        }
+    }
 }
 
 /// Who owns the working memory.
@@ -73,17 +100,19 @@ impl CodeArgs {
                 Lang::C => Language::C,
                 Lang::Rust => Language::Rust,
             },
-            goal: match self.optimize {
-                Optimize::Balanced => Goal::Balanced,
-                Optimize::Speed => Goal::Speed,
-                Optimize::Size => Goal::Size,
-                Optimize::Ram => Goal::Ram,
-            },
+            goal: self.optimize.goal(),
             arena: match self.arena {
                 Arena::Static => ArenaMode::Static,
                 Arena::Caller => ArenaMode::Caller,
             },
             name: symbol_prefix(self.name.as_deref(), &model.model)?,
+            weights: weights(
+                match self.weights {
+                    WeightsArg::Flash => WeightsMemory::Flash,
+                    WeightsArg::Ram => WeightsMemory::Ram,
+                },
+                self.weights_section.as_deref(),
+            )?,
             float_helpers: self.float_helpers,
         })
     }

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::code::Optimize;
 use super::source::{MethodArg, ModelArgs, PreprocessArgs, Source, calibrate, read_ranges};
 use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic};
 use crate::driver::{self, Build, Options};
 use crate::ir::Graph;
 use crate::names;
-use crate::plan::Goal;
 use crate::print::{ArenaMode, Language};
 use crate::recipe::find_target;
 
@@ -36,6 +36,9 @@ pub struct InspectArgs {
     /// What the program is for
     #[arg(long, short, default_value = "generic")]
     target: String,
+    /// What the program shall be best at
+    #[arg(long, value_enum, default_value = "balanced")]
+    optimize: Optimize,
     #[command(flatten)]
     preprocess: PreprocessArgs,
 }
@@ -95,8 +98,9 @@ fn build(args: &InspectArgs, source: &Source) -> diag::Result<Build> {
         name: names::prefix(&stem),
         target: find_target(&args.target)?,
         language: Language::default(),
-        goal: Goal::default(),
+        goal: args.optimize.goal(),
         arena: ArenaMode::Static,
+        weights: Default::default(),
         float_helpers: false,
         command: format!("ptqc inspect {}", source.file_name),
         model_sha256: source.sha256.clone(),

@@ -8,6 +8,7 @@ mod common;
 mod conv;
 mod dsp;
 mod elementwise;
+mod lead;
 mod linear;
 mod mean;
 mod moves;
@@ -26,7 +27,7 @@ use ptqc_target_runtimes::{Feature, Target};
 
 use crate::ir::QuantType;
 use crate::ops::QuantOp;
-use crate::plan::{Goal, Layer, Plan, PlannedTensor, View, Work};
+use crate::plan::{Goal, Layer, Overlap, Plan, PlannedTensor, Shared, TensorId, View, Work};
 use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder, VectorUnit};
 
 /// A way of computing some layers.
@@ -45,8 +46,11 @@ pub struct Kernel {
     /// Bytes of working memory beside operands and result.
     pub scratch: fn(&Layer, &Plan) -> usize,
     /// By how many bytes the start of operand 0 must lie behind the start of the result, at least, for the two to share
-    /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap.
+    /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap. Of functions of
+    /// assembly only: loops are examined themselves.
     pub lead: fn(&Layer, &Plan) -> Option<usize>,
+    /// Whether the result may lie exactly where operand 0 lies, although no other overlap is allowed.
+    pub replaces: fn(&Layer, &Plan) -> bool,
     /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
     pub adds: bool,
     /// Whether it is a function of assembly. Such a function gets the addresses of all its buffers, even where two of
@@ -104,6 +108,7 @@ const PORTABLE: Kernel = Kernel {
     instructions: portable_instructions,
     scratch: |_, _| 0,
     lead: |_, _| None,
+    replaces: |_, _| false,
     adds: false,
     assembly: false,
     build: |_| {},
@@ -145,19 +150,65 @@ pub fn vector_unit(target: &Target) -> Option<&'static VectorUnit> {
 
 /// The kernel for a layer; `None` if the table has none, which is a gap in the table.
 pub fn choose(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> Option<&'static Kernel> {
-    let usable = |kernel: &&Kernel| {
+    usable(layer, plan, target, goal).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+}
+
+/// All kernels that can compute a layer.
+pub fn usable(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> impl Iterator<Item = &'static Kernel> {
+    all().filter(move |kernel| {
         kernel.needs.iter().all(|&feature| target.has(feature))
             && kernel.goal.is_none_or(|wanted| wanted == goal)
             && (kernel.adds || layer.added.is_none())
             && (kernel.accepts)(layer, plan)
+    })
+}
+
+/// How an operand of a layer may share memory with the result.
+pub fn overlap(layer: &Layer, plan: &Plan, port: usize) -> Overlap {
+    let lead = match layer.kernel.assembly {
+        true if port > 0 => None,
+        true => (layer.kernel.lead)(layer, plan),
+        false => lead::lead(layer, plan, port),
     };
-    all().filter(usable).min_by_key(|kernel| (kernel.instructions)(layer, plan))
+    match lead {
+        Some(lead) => Overlap::Behind(lead),
+        None if may_replace(layer, plan, port) => Overlap::Same,
+        None if port == 0 && (layer.kernel.replaces)(layer, plan) => Overlap::Same,
+        None => Overlap::Never,
+    }
+}
+
+/// Whether the result may lie exactly where an operand lies: every kernel reads an element of the operand before it
+/// writes the element in its place.
+pub fn may_replace(layer: &Layer, plan: &Plan, port: usize) -> bool {
+    let (x, y) = (plan.tensor(layer.operands[port]), plan.tensor(layer.result));
+    let elementwise = match &layer.work {
+        Work::Operator(op) => matches!(
+            op,
+            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)
+        ),
+        Work::Copy => false,
+    };
+    let addend = layer.added.is_some() && port + 1 == layer.operands.len();
+    let alike = x.ty.shape == y.ty.shape && x.ty.dtype == y.ty.dtype && x.view == y.view;
+    alike && (elementwise || addend)
 }
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
+}
+
+/// What the functions and constants of a layer are called.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// The layer's identifier.
+    pub layer: String,
+    /// Prefix of its constants.
+    pub constants: String,
+    /// What names end with where another variant has others; empty for the program itself.
+    pub suffix: String,
 }
 
 /// A layer under construction: its tensors, the function that is being written, and the constants it needs.
@@ -169,10 +220,8 @@ pub struct LayerBuilder<'a> {
     pub layer: &'a Layer,
     /// The function.
     pub f: FunctionBuilder,
-    /// Identifier of the layer, the prefix of its constants.
-    name: String,
-    /// What constants' names end with, where another variant has others of the name.
-    suffix: String,
+    /// What its functions and constants are called.
+    names: Names,
     /// Constants of the whole program.
     blobs: &'a mut Vec<Blob>,
     operands: Vec<Buffer>,
@@ -183,46 +232,44 @@ pub struct LayerBuilder<'a> {
 }
 
 impl<'a> LayerBuilder<'a> {
-    /// An empty function with the layer's parameters: operands, then the result, or one for both in place, then working
-    /// memory.
-    /// The function is named after the layer and the variant, if it is one of several.
+    /// An empty function with the layer's parameters: operands, then the result, then working memory. Operands that share
+    /// memory with the result are parts of one parameter with it.
     pub fn new(
         plan: &'a Plan,
         layer: &'a Layer,
-        (name, suffix): (String, String),
+        shared: &Shared,
+        names: Names,
         doc: Vec<String>,
         blobs: &'a mut Vec<Blob>,
     ) -> Self {
-        let mut f = FunctionBuilder::new(format!("{name}{suffix}"), doc).of_layer(&name);
-        let mut operands: Vec<Buffer> = vec![];
-        let shared = layer.in_place.filter(|_| !layer.kernel.assembly);
-        for (port, &id) in layer.operands.iter().enumerate() {
-            // An operand that is used twice is one parameter.
-            let known = layer.operands[..port].iter().position(|&other| other == id);
-            let access = match shared.is_some_and(|in_place| layer.operands[in_place] == id) {
-                true => Access::ReadWrite,
-                false => Access::Read,
-            };
-            let buffer = match known {
-                Some(first) => operands[first],
-                None => {
-                    let (ty, name) = (&plan.tensor(id).ty, operand_name(layer, port));
-                    f.param(&name, elem(ty), ty.shape.len(), access)
-                }
-            };
-            operands.push(buffer);
+        let mut f = FunctionBuilder::new(format!("{}{}", names.layer, names.suffix), doc).of_layer(&names.layer);
+        let mut apart: Vec<(TensorId, Buffer)> = vec![];
+        for (port, id) in shared.others(layer) {
+            let ty = &plan.tensor(id).ty;
+            apart.push((id, f.param(&operand_name(layer, port), elem(ty), ty.shape.len(), Access::Read)));
         }
         let ty = &plan.tensor(layer.result).ty;
-        let result = match shared {
-            Some(port) => operands[port],
-            None => f.param("y", elem(ty), ty.shape.len(), Access::Write),
+        let result = match shared.operands[..] {
+            [] => f.param("y", elem(ty), ty.shape.len(), Access::Write),
+            [(port, 0)] if shared.len == ty.shape.len() => {
+                f.param(&operand_name(layer, port), elem(ty), shared.len, Access::ReadWrite)
+            }
+            _ => f.param("memory", elem(ty), shared.len, Access::ReadWrite),
         };
+        let mut operands = vec![];
+        for (port, id) in layer.operands.iter().enumerate() {
+            let known = apart.iter().find(|(other, _)| other == id).map(|(_, buffer)| *buffer);
+            operands.push(known.unwrap_or_else(|| match shared.distance(port) {
+                0 => result,
+                distance => f.part(result, distance),
+            }));
+        }
         let (elem, access) = match layer.kernel.assembly {
             true => (Elem::U8, Access::Write),
             false => (Elem::I8, Access::ReadWrite),
         };
         let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
-        LayerBuilder { plan, layer, f, name, suffix, blobs, operands, result, scratch, passed: vec![], assembly: None }
+        LayerBuilder { plan, layer, f, names, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 
     /// The operator; `None` for a copy.
@@ -258,7 +305,7 @@ impl<'a> LayerBuilder<'a> {
         self.scratch
     }
 
-    /// Adds constant data.
+    /// Adds constant data. What is there already, because it is that of other rows of the same layer, is not repeated.
     pub fn blob(&mut self, name: &str, doc: impl Into<String>, elem: Elem, data: Vec<i64>) -> Buffer {
         Buffer::Blob(self.constant(name, doc.into(), elem, data))
     }
@@ -270,17 +317,20 @@ impl<'a> LayerBuilder<'a> {
         self.passed.push(id);
     }
 
-    /// Constant data; what another variant of the layer has already is not there twice.
+    /// Constant data; what other rows or another variant of the layer have already is not there twice.
     fn constant(&mut self, name: &str, doc: String, elem: Elem, data: Vec<i64>) -> BlobId {
-        let plain = format!("{}_{name}", self.name);
+        let plain = format!("{}_{name}", self.names.constants);
         let named =
             |blob: &Blob| blob.name.strip_prefix(&plain).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
         let same = |blob: &Blob| blob.elem == elem && blob.data == data && named(blob);
         if let Some(index) = self.blobs.iter().position(same) {
             return BlobId(index);
         }
-        let taken = self.blobs.iter().any(|blob| blob.name == plain);
-        let name = if taken { format!("{plain}{}", self.suffix) } else { plain };
+        let taken = |name: &String| self.blobs.iter().any(|blob| blob.name == *name);
+        let numbered = (2..).map(|number| format!("{plain}{}_{number}", self.names.suffix));
+        let suffixed = format!("{plain}{}", self.names.suffix);
+        let mut candidates = [plain.clone(), suffixed].into_iter().chain(numbered);
+        let name = candidates.find(|name| !taken(name)).expect("there is always another number");
         self.blobs.push(Blob { name, doc, elem, data });
         BlobId(self.blobs.len() - 1)
     }

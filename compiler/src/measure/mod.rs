@@ -36,8 +36,8 @@ pub struct Setup<'a> {
     pub compiler: &'a Compiler,
     /// What compiles emitted Rust; `None` measures C.
     pub rustc: Option<&'a Rustc>,
-    /// Optimisation of the emitted code, as a C compiler takes it: `-O2`.
-    pub optimisation: &'a str,
+    /// Flags for the emitted code, as a C compiler takes them: `-O2`.
+    pub flags: &'a [String],
     /// One sample, quantized.
     pub sample: &'a [Vec<i32>],
 }
@@ -63,7 +63,7 @@ pub fn measure(setup: &Setup) -> diag::Result<Figures> {
         code.map(|(layer, &code)| (counts.as_ref().map(|counts| counts.layers[layer]), code)).collect();
     let mut figures = Figures::new(setup.build, Method::Measured, &layers);
     figures.compiler = Some(bench.compiler.clone());
-    figures.flags = vec![setup.optimisation.to_owned()];
+    figures.flags = setup.flags.to_vec();
     figures.verified_samples = 1;
     figures.time = time;
     figures.flash = flash;
@@ -120,16 +120,17 @@ impl<'a> Bench<'a> {
 
     /// The objects of the model, with debug information: it tells which layer an address belongs to.
     fn compile(&self) -> diag::Result<Vec<String>> {
-        let optimisation = self.setup.optimisation;
         if let Some(rustc) = self.setup.rustc {
-            let profile = Profile::from_flag(optimisation).ok_or_else(|| {
-                Diagnostic::error(Code::InvalidOption, format!("rustc has no optimisation `{optimisation}`"))
-                    .help("one of -O1, -O2, -O3, -Os, -Oz")
+            let flags = self.setup.flags.join(" ");
+            let profile = Profile::from_flag(&flags).ok_or_else(|| {
+                Diagnostic::error(Code::InvalidOption, format!("rustc has no optimisation `{flags}`"))
+                    .help("one of -O1, -O2, -O3, -Os, -Oz; RUSTFLAGS takes other flags")
             })?;
             let rustc = rustc.with_flag("-g");
             return Ok(vec![rustc::compile(self.folder, &self.harness, &rustc, profile)?]);
         }
-        let flags = ["-std=c99", "-g", optimisation];
+        let flags: Vec<&str> =
+            ["-std=c99", "-g"].into_iter().chain(self.setup.flags.iter().map(String::as_str)).collect();
         let sources = self.harness.sources();
         let compile = |source: &String| toolchain::compile(self.folder, source, self.setup.compiler, &flags);
         Ok(sources.iter().map(compile).collect::<Result<_, _>>()?)

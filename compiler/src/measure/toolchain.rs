@@ -61,6 +61,7 @@ pub fn missing(target: &Target, compiler: &Compiler) -> Vec<&'static str> {
     let needed = [Some(compiler.program), Some(compiler.linker.0), emulator(target).first().copied()];
     let mut missing: Vec<&str> = needed.into_iter().flatten().filter(|program| !is_installed(program)).collect();
     missing.dedup();
+    missing.extend(target.lacking_here());
     missing
 }
 

@@ -73,16 +73,12 @@ fn merged(plan: &Plan, term_idx: usize, add_idx: usize, port: usize, target: &Ta
         operands: term.operands.iter().copied().chain([other]).collect(),
         result: sum.result,
         added: Some(Added { add: add.clone(), port }),
-        in_place: None,
         kernel: kernels::UNDECIDED,
         scratch: None,
+        overlaps: vec![],
+        source: sum.source,
+        rows: None,
     };
-    let in_place = addend.buffer == result.buffer;
-    let read = term.operands.iter().any(|id| plan.tensor(*id).buffer == addend.buffer);
-    if in_place && read {
-        return None;
-    }
-    layer.in_place = in_place.then_some(layer.operands.len() - 1);
     layer.kernel = kernels::choose(&layer, plan, target, goal)?;
     let cost = |layer: &Layer| (layer.kernel.instructions)(layer, plan);
     (cost(&layer) <= cost(term) + cost(sum)).then_some(layer)

@@ -12,7 +12,7 @@ use super::fuse::fuse_additions;
 use super::view::{View, nest};
 use super::{ArenaPlan, Goal, Layer, Place, Plan, PlannedBuffer, PlannedTensor, TensorId, Work};
 use crate::diag::{self, Diagnostic};
-use crate::ir::{Checked, Graph, Node, NodeId, Quant, QuantType, Shape};
+use crate::ir::{Checked, Graph, Node, NodeId, Origin, Quant, QuantType, Shape};
 use crate::kernels;
 use crate::ops::QuantOp;
 
@@ -22,11 +22,12 @@ pub fn lay_out(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> di
         tensors: vec![],
         buffers: vec![],
         layers: vec![],
+        steps: vec![],
         inputs: vec![],
         outputs: vec![],
         arena: ArenaPlan { bytes: 0, lower_bound: 0, peak_layer: 0 },
     };
-    let mut layouter = Layouter { graph, plan, tensors: BTreeMap::new(), pending: vec![] };
+    let mut layouter = Layouter { graph, plan, tensors: BTreeMap::new() };
     for id in graph.topological() {
         layouter.add(id);
     }
@@ -34,7 +35,6 @@ pub fn lay_out(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> di
     let mut plan = layouter.plan;
     choose_kernels(&mut plan, target, goal)?;
     fuse_additions(&mut plan, target, goal);
-    add_scratch(&mut plan);
     Ok(plan)
 }
 
@@ -42,17 +42,12 @@ struct Layouter<'a> {
     graph: &'a Checked<Graph<Quant>>,
     plan: Plan,
     tensors: BTreeMap<NodeId, TensorId>,
-    /// For each buffer, how many uses of its tensors are still to come.
-    pending: Vec<usize>,
 }
 
 impl Layouter<'_> {
     fn add(&mut self, id: NodeId) {
         let node = self.graph.node(id);
         let operands: Vec<TensorId> = self.graph.operands(id).iter().map(|operand| self.tensors[operand]).collect();
-        for operand in &operands {
-            self.pending[self.plan.tensor(*operand).buffer] -= 1;
-        }
         let tensor = match &node.op {
             QuantOp::Input(_) => self.add_input(node),
             QuantOp::Constant(constant) => {
@@ -67,8 +62,6 @@ impl Layouter<'_> {
             _ => self.add_layer(id, operands),
         };
         self.tensors.insert(id, tensor);
-        let uses = self.graph.consumers(id).len() + usize::from(self.graph.is_output(id));
-        self.pending[self.plan.tensor(tensor).buffer] += uses;
     }
 
     fn add_input(&mut self, node: &Node<Quant>) -> TensorId {
@@ -98,40 +91,40 @@ impl Layouter<'_> {
         let node = self.graph.node(id);
         let destination = self.destination(id);
         let operands = self.readable(&node.op, operands, &node.value.shape);
-        let in_place = if destination.is_some() { None } else { self.in_place(node, &operands) };
-        let result = match (&destination, in_place) {
-            (_, Some(port)) => {
-                let view = self.plan.tensor(operands[port]).view.clone();
-                self.alias(operands[port], node, view)
+        let result = match destination {
+            Some((output, order)) => {
+                let view = View::dense(&node.value.shape, &order);
+                self.new_tensor(&node.name, node.value.clone(), view, Place::Output(output))
             }
-            (Some((output, order)), None) => {
-                let view = View::dense(&node.value.shape, order);
-                self.new_tensor(&node.name, node.value.clone(), view, Place::Output(*output))
-            }
-            (None, None) => {
+            None => {
                 let view = self.result_view(node, &operands);
                 self.new_tensor(&node.name, node.value.clone(), view, Place::Arena(0))
             }
         };
         // An elementwise operator may find that its operands and the chosen result have no common loops.
         let operands = self.with_common_loops(&node.op, operands, result);
+        self.add_step(&node.name, node.origin.clone(), Work::Operator(node.op.clone()), operands, result);
+        result
+    }
+
+    fn add_step(&mut self, name: &str, origin: Vec<Origin>, work: Work, operands: Vec<TensorId>, result: TensorId) {
         self.plan.layers.push(Layer {
-            name: node.name.clone(),
-            origin: node.origin.clone(),
-            work: Work::Operator(node.op.clone()),
+            name: name.to_owned(),
+            origin,
+            work,
             operands,
             result,
             added: None,
-            in_place,
             kernel: kernels::UNDECIDED,
             scratch: None,
+            overlaps: vec![],
+            source: self.plan.layers.len(),
+            rows: None,
         });
-        result
     }
 
     fn new_tensor(&mut self, name: &str, ty: QuantType, view: View, place: Place) -> TensorId {
         self.plan.buffers.push(PlannedBuffer { bytes: ty.bytes(), place });
-        self.pending.push(0);
         let buffer = self.plan.buffers.len() - 1;
         self.plan.tensors.push(PlannedTensor { name: name.to_owned(), ty, view, buffer });
         TensorId(self.plan.tensors.len() - 1)
@@ -141,17 +134,7 @@ impl Layouter<'_> {
     fn copied(&mut self, tensor: TensorId, view: View, place: Place) -> TensorId {
         let PlannedTensor { name, ty, .. } = self.plan.tensor(tensor).clone();
         let copy = self.new_tensor(&name, ty, view, place);
-        self.plan.layers.push(Layer {
-            name,
-            origin: vec![],
-            work: Work::Copy,
-            operands: vec![tensor],
-            result: copy,
-            added: None,
-            in_place: None,
-            kernel: kernels::UNDECIDED,
-            scratch: None,
-        });
+        self.add_step(&name, vec![], Work::Copy, vec![tensor], copy);
         copy
     }
 
@@ -192,27 +175,6 @@ impl Layouter<'_> {
                 self.copied(operand, view, Place::Arena(0))
             })
             .collect()
-    }
-
-    /// The operand whose buffer the result may take over: it is not needed any more, and every element is read
-    /// before the result's element is written in its place.
-    fn in_place(&self, node: &Node<Quant>, operands: &[TensorId]) -> Option<usize> {
-        if !matches!(
-            node.op,
-            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)
-        ) {
-            return None;
-        }
-        (0..operands.len()).find(|&port| {
-            let tensor = self.plan.tensor(operands[port]);
-            let shared =
-                |other: &TensorId| *other != operands[port] && self.plan.tensor(*other).buffer == tensor.buffer;
-            tensor.ty.shape == node.value.shape
-                && tensor.ty.dtype == node.value.dtype
-                && matches!(self.plan.buffers[tensor.buffer].place, Place::Arena(_))
-                && self.pending[tensor.buffer] == 0
-                && !operands.iter().any(shared)
-        })
     }
 
     fn result_view(&self, node: &Node<Quant>, operands: &[TensorId]) -> View {
@@ -292,18 +254,6 @@ fn choose_kernels(plan: &mut Plan, target: &Target, goal: Goal) -> diag::Result<
         plan.layers[layer_idx].kernel = kernel;
     }
     Ok(())
-}
-
-/// Gives every layer the working memory that its kernel asks for.
-fn add_scratch(plan: &mut Plan) {
-    for layer_idx in 0..plan.layers.len() {
-        let layer = &plan.layers[layer_idx];
-        let bytes = (layer.kernel.scratch)(layer, plan);
-        if bytes > 0 {
-            plan.layers[layer_idx].scratch = Some(plan.buffers.len());
-            plan.buffers.push(PlannedBuffer { bytes, place: Place::Arena(0) });
-        }
-    }
 }
 
 /// Positions of the elements of a row (the last axis) if, sorted, they are evenly spaced.

@@ -70,6 +70,11 @@ impl View {
         &self.axes[axis]
     }
 
+    /// Number of elements from the first to the last address, both included.
+    pub fn extent(&self) -> usize {
+        1 + self.axes.iter().flatten().map(|factor| (factor.extent - 1) * factor.stride).sum::<usize>()
+    }
+
     /// The axes as they lie in memory, outermost first.
     pub fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.axes.len()).collect();

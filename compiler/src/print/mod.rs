@@ -87,6 +87,45 @@ impl ArenaMode {
     }
 }
 
+/// Where the emitted code places its constants.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Weights {
+    /// The memory.
+    pub memory: WeightsMemory,
+    /// The linker's section; by default the compiler's choice.
+    pub section: Option<String>,
+}
+
+/// The memory of constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightsMemory {
+    /// Where constants are: with the code, in flash.
+    #[default]
+    Flash,
+    /// With initialised variables: start-up code copies them to RAM.
+    Ram,
+}
+
+impl WeightsMemory {
+    /// As it stands on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightsMemory::Flash => "flash",
+            WeightsMemory::Ram => "ram",
+        }
+    }
+}
+
+impl Weights {
+    /// The section to be named in Rust, where a variable that never changes would be a constant.
+    pub fn rust_section(&self) -> Option<&str> {
+        match self.memory {
+            WeightsMemory::Flash => self.section.as_deref(),
+            WeightsMemory::Ram => Some(self.section.as_deref().unwrap_or(".data.weights")),
+        }
+    }
+}
+
 /// An input or output as the emitted code documents it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
@@ -113,6 +152,8 @@ pub struct Interface {
     pub outputs: Vec<TensorInfo>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
+    /// Where constants are.
+    pub weights: Weights,
     /// Whether Rust code has functions that convert between real numbers and the model's integers.
     pub float_helpers: bool,
 }

@@ -10,6 +10,9 @@ use super::{
 pub struct FunctionBuilder {
     function: Function,
     blocks: Vec<Vec<Stmt>>,
+    /// Names for parts of parameters: the buffer and where the part begins. They are numbered from the end, so that they
+    /// are no parameters, and are resolved wherever a buffer is accessed.
+    parts: Vec<(Buffer, usize)>,
 }
 
 impl FunctionBuilder {
@@ -26,7 +29,7 @@ impl FunctionBuilder {
             regs: vec![],
             body: Body::Loops(vec![]),
         };
-        FunctionBuilder { function, blocks: vec![vec![]] }
+        FunctionBuilder { function, blocks: vec![vec![]], parts: vec![] }
     }
 
     /// Adds a parameter.
@@ -34,6 +37,20 @@ impl FunctionBuilder {
         let signature = Signature { name: name.to_owned(), elem, len };
         self.function.params.push(Param { signature, access });
         Buffer::Param(self.function.params.len() - 1)
+    }
+
+    /// The part of a buffer from an element on, as a buffer by itself.
+    pub fn part(&mut self, buffer: Buffer, start: usize) -> Buffer {
+        self.parts.push((buffer, start));
+        Buffer::Param(usize::MAX - (self.parts.len() - 1))
+    }
+
+    fn resolved(&self, buffer: Buffer) -> (Buffer, i64) {
+        let part = match buffer {
+            Buffer::Param(index) => self.parts.get(usize::MAX - index),
+            Buffer::Blob(_) => None,
+        };
+        part.map_or((buffer, 0), |&(whole, start)| (whole, start as i64))
     }
 
     /// `for name in 0..count`. A single iteration is inlined: the body then sees the index 0. None is left out.
@@ -95,17 +112,21 @@ impl FunctionBuilder {
 
     /// An element of a buffer.
     pub fn load(&self, buffer: Buffer, index: impl Into<Affine>) -> Expr {
-        Expr::Load(buffer, Index::Affine(index.into()))
+        let (buffer, start) = self.resolved(buffer);
+        Expr::Load(buffer, Index::Affine(index.into() + start))
     }
 
     /// An element of a buffer at a computed index.
     pub fn lookup(&self, buffer: Buffer, index: Expr) -> Expr {
+        let (buffer, start) = self.resolved(buffer);
+        let index = if start == 0 { index } else { index.add(Expr::i32(start)) };
         Expr::Load(buffer, Index::Value(Box::new(index)))
     }
 
     /// Stores an element.
     pub fn store(&mut self, buffer: Buffer, index: impl Into<Affine>, value: Expr) {
-        self.push(Stmt::Store { buffer, index: index.into(), value });
+        let (buffer, start) = self.resolved(buffer);
+        self.push(Stmt::Store { buffer, index: index.into() + start, value });
     }
 
     /// Says which layer the function computes, if it is not named after it.
@@ -121,12 +142,14 @@ impl FunctionBuilder {
 
     /// The address of `elements` elements that an intrinsic loads. `pointee` is what it takes a pointer to.
     pub fn source(&self, buffer: Buffer, index: impl Into<Affine>, elements: usize, pointee: &'static str) -> Expr {
-        Expr::Address(Address { buffer, index: index.into(), elements, writes: false, pointee })
+        let (buffer, start) = self.resolved(buffer);
+        Expr::Address(Address { buffer, index: index.into() + start, elements, writes: false, pointee })
     }
 
     /// The address of `elements` elements that an intrinsic stores.
     pub fn target(&self, buffer: Buffer, index: impl Into<Affine>, elements: usize, pointee: &'static str) -> Expr {
-        Expr::Address(Address { buffer, index: index.into(), elements, writes: true, pointee })
+        let (buffer, start) = self.resolved(buffer);
+        Expr::Address(Address { buffer, index: index.into() + start, elements, writes: true, pointee })
     }
 
     /// Calls an intrinsic that returns nothing.

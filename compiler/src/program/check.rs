@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{
-    Access, Address, Affine, Arg, Blob, Buffer, Call, Elem, Expr, Function, Index, Interval, Program, Reg, Signature,
-    Stmt, Type, Var,
+    Access, Address, Affine, Blob, Buffer, Call, Elem, Expr, Function, Index, Interval, Memory, Program, Reg,
+    Signature, Step, Stmt, Type, Var,
 };
 
 /// A program in which nothing is wrong. Interpreter and printers take this.
@@ -476,16 +476,22 @@ fn accumulated_regs(body: &[Stmt]) -> BTreeSet<Reg> {
 }
 
 fn check_calls(program: &Program) -> Checked<()> {
-    let variants = program.variants.iter().map(|variant| &variant.calls);
-    std::iter::once(&program.calls).chain(variants).try_for_each(|calls| check_variant(program, calls))
+    let variants = program.variants.iter().map(|variant| &variant.steps);
+    std::iter::once(&program.steps).chain(variants).try_for_each(|steps| check_variant(program, steps))
 }
 
-fn check_variant(program: &Program, calls: &[Call]) -> Checked<()> {
+fn check_variant(program: &Program, steps: &[Step]) -> Checked<()> {
     let mut written = BTreeSet::new();
-    for call in calls {
-        let function = program.functions.get(call.function).ok_or("a call of no function")?;
-        check_call(program, function, call, &mut written)
-            .map_err(|problem| format!("call of {}: {problem}", function.name))?;
+    for step in steps {
+        if step.times == 0 {
+            return Err("a step without a pass".to_owned());
+        }
+        for call in &step.calls {
+            let function = program.functions.get(call.function).ok_or("a call of no function")?;
+            (0..step.times)
+                .try_for_each(|pass| check_call(program, function, (call, pass), &mut written))
+                .map_err(|problem| format!("call of {}: {problem}", function.name))?;
+        }
     }
     match (0..program.outputs.len()).find(|output| !written.contains(output)) {
         Some(output) => Err(format!("output {output} is never written")),
@@ -493,35 +499,45 @@ fn check_variant(program: &Program, calls: &[Call]) -> Checked<()> {
     }
 }
 
-fn check_call(program: &Program, function: &Function, call: &Call, written: &mut BTreeSet<usize>) -> Checked<()> {
+fn check_call(
+    program: &Program,
+    function: &Function,
+    (call, pass): (&Call, usize),
+    written: &mut BTreeSet<usize>,
+) -> Checked<()> {
     if call.args.len() != function.params.len() {
         return Err(format!("{} arguments for {} parameters", call.args.len(), function.params.len()));
     }
     let mut spans: Vec<(usize, usize, Access)> = vec![];
     for (arg, param) in call.args.iter().zip(&function.params) {
         let Signature { name, elem, len } = &param.signature;
-        let fits = |given: Option<&Signature>| given.is_some_and(|given| given.elem == *elem && given.len == *len);
-        let ok = match *arg {
-            Arg::Input(index) => fits(program.inputs.get(index)) && param.access == Access::Read,
-            Arg::Output(index) => {
+        let (start, bytes) = (arg.at(pass), len * elem.bytes());
+        // A part of an input or output: of single bytes only, because the printers do not take wider ones apart.
+        let fits = |given: Option<&Signature>| {
+            let whole = |given: &Signature| start == 0 && given.len == *len;
+            let part = |given: &Signature| elem.bytes() == 1 && start + bytes <= given.len;
+            given.is_some_and(|given| given.elem == *elem && (whole(given) || part(given)))
+        };
+        let ok = match arg.memory {
+            Memory::Input(index) => fits(program.inputs.get(index)) && param.access == Access::Read,
+            Memory::Output(index) => {
                 let known = written.contains(&index);
                 if param.access != Access::Read {
                     written.insert(index);
                 }
                 fits(program.outputs.get(index)) && (known || param.access == Access::Write)
             }
-            Arg::Blob(id) => {
-                let blob = program.blobs.get(id.0);
-                blob.is_some_and(|blob| blob.elem == *elem && blob.data.len() == *len) && param.access == Access::Read
+            Memory::Blob(id) => {
+                let whole = |blob: &Blob| start == 0 && blob.elem == *elem && blob.data.len() == *len;
+                program.blobs.get(id.0).is_some_and(whole) && param.access == Access::Read
             }
-            Arg::Arena(offset) => {
-                let end = offset + len * elem.bytes();
-                spans.push((offset, end, param.access));
-                end <= program.arena_bytes && offset % elem.bytes() == 0
+            Memory::Arena => {
+                spans.push((start, start + bytes, param.access));
+                start + bytes <= program.arena_bytes && start % elem.bytes() == 0
             }
         };
         if !ok {
-            return Err(format!("argument {arg:?} does not fit parameter {name}"));
+            return Err(format!("argument {arg} does not fit parameter {name}"));
         }
     }
     let follows = function.assembly().is_none();

@@ -2,44 +2,50 @@
 //! claimed bound is verified, and memory of the arena that was never written must not be read.
 
 use super::{
-    Affine, Arg, Blob, Buffer, CheckedProgram, Cmp, Elem, Expr, Function, Index, Interval, Program, ProgramError, Reg,
-    Stmt, Type,
+    Affine, Blob, Buffer, Call, CheckedProgram, Cmp, Elem, Expr, Function, Index, Interval, Memory, Program,
+    ProgramError, Reg, Stmt, Type,
 };
 
 /// Runs the program: elements of every input, then elements of every output.
 pub fn interpret(program: &CheckedProgram, inputs: &[Vec<i64>]) -> Result<Vec<Vec<i64>>, ProgramError> {
     let program = program.program();
-    let mut memory = Memory {
+    let mut state = State {
         inputs: inputs.to_vec(),
         outputs: program.outputs.iter().map(|signature| vec![None; signature.len]).collect(),
         arena: vec![None; program.arena_bytes],
     };
-    for call in &program.calls {
-        let function = &program.functions[call.function];
-        let mut machine = Machine {
-            program,
-            function,
-            args: &call.args,
-            memory: &mut memory,
-            vars: vec![0; function.vars.len()],
-            regs: vec![0; function.regs.len()],
-            bounds: vec![None; function.regs.len()],
-        };
-        if function.assembly().is_some() {
-            return Err(ProgramError(format!("{}: assembly runs on its target only", function.name)));
+    for step in &program.steps {
+        for pass in 0..step.times {
+            step.calls.iter().try_for_each(|call| run_call(program, call, pass, &mut state))?;
         }
-        if function.vectors.is_some() {
-            return Err(ProgramError(format!("{}: vector instructions run on their target only", function.name)));
-        }
-        machine.block(function.stmts()).map_err(|problem| ProgramError(format!("{}: {problem}", function.name)))?;
     }
-    let outputs = memory.outputs.into_iter().map(|output| output.into_iter().collect::<Option<Vec<i64>>>());
+    let outputs = state.outputs.into_iter().map(|output| output.into_iter().collect::<Option<Vec<i64>>>());
     outputs
         .map(|output| output.ok_or_else(|| ProgramError("an element of an output is never written".to_owned())))
         .collect()
 }
 
-struct Memory {
+fn run_call(program: &Program, call: &Call, pass: usize, state: &mut State) -> Result<(), ProgramError> {
+    let function = &program.functions[call.function];
+    if function.assembly().is_some() {
+        return Err(ProgramError(format!("{}: assembly runs on its target only", function.name)));
+    }
+    if function.vectors.is_some() {
+        return Err(ProgramError(format!("{}: vector instructions run on their target only", function.name)));
+    }
+    let mut machine = Machine {
+        program,
+        function,
+        args: call.args.iter().map(|arg| (arg.memory, arg.at(pass))).collect(),
+        state,
+        vars: vec![0; function.vars.len()],
+        regs: vec![0; function.regs.len()],
+        bounds: vec![None; function.regs.len()],
+    };
+    machine.block(function.stmts()).map_err(|problem| ProgramError(format!("{}: {problem}", function.name)))
+}
+
+struct State {
     inputs: Vec<Vec<i64>>,
     outputs: Vec<Vec<Option<i64>>>,
     /// Bytes, little-endian; `None` where nothing has been written.
@@ -49,8 +55,9 @@ struct Memory {
 struct Machine<'a> {
     program: &'a Program,
     function: &'a Function,
-    args: &'a [Arg],
-    memory: &'a mut Memory,
+    /// Memory and first byte of each parameter.
+    args: Vec<(Memory, usize)>,
+    state: &'a mut State,
     vars: Vec<i64>,
     regs: Vec<i128>,
     bounds: Vec<Option<Interval>>,
@@ -162,18 +169,22 @@ impl Machine<'_> {
         let blob = |blob: &Blob| blob.data.get(at).copied();
         let value = match buffer {
             Buffer::Blob(id) => blob(&self.program.blobs[id.0]),
-            Buffer::Param(param) => match self.args[param] {
-                Arg::Input(input) => self.memory.inputs[input].get(at).copied(),
-                Arg::Output(output) => self.memory.outputs[output].get(at).copied().flatten(),
-                Arg::Blob(id) => blob(&self.program.blobs[id.0]),
-                Arg::Arena(offset) => {
-                    let elem = self.inside(param, at)?;
-                    let start = offset + at * elem.bytes();
-                    let bytes: Option<Vec<u8>> =
-                        self.memory.arena[start..start + elem.bytes()].iter().copied().collect();
-                    bytes.map(|bytes| decode(elem, &bytes))
+            Buffer::Param(param) => {
+                let elem = self.inside(param, at)?;
+                let (memory, start) = self.args[param];
+                let index = start / elem.bytes() + at;
+                match memory {
+                    Memory::Input(input) => self.state.inputs[input].get(index).copied(),
+                    Memory::Output(output) => self.state.outputs[output].get(index).copied().flatten(),
+                    Memory::Blob(id) => blob(&self.program.blobs[id.0]),
+                    Memory::Arena => {
+                        let start = start + at * elem.bytes();
+                        let bytes: Option<Vec<u8>> =
+                            self.state.arena[start..start + elem.bytes()].iter().copied().collect();
+                        bytes.map(|bytes| decode(elem, &bytes))
+                    }
                 }
-            },
+            }
         };
         value.map(i128::from).ok_or_else(|| format!("element {index} is outside of its buffer or was never written"))
     }
@@ -187,15 +198,16 @@ impl Machine<'_> {
         }
         // The value fits its element, so it fits 64 bits.
         let value = value as i64;
-        match self.args[param] {
-            Arg::Output(output) => self.memory.outputs[output][at] = Some(value),
-            Arg::Arena(offset) => {
-                let start = offset + at * elem.bytes();
-                for (byte, new) in self.memory.arena[start..start + elem.bytes()].iter_mut().zip(value.to_le_bytes()) {
+        let (memory, start) = self.args[param];
+        match memory {
+            Memory::Output(output) => self.state.outputs[output][start / elem.bytes() + at] = Some(value),
+            Memory::Arena => {
+                let start = start + at * elem.bytes();
+                for (byte, new) in self.state.arena[start..start + elem.bytes()].iter_mut().zip(value.to_le_bytes()) {
                     *byte = Some(new);
                 }
             }
-            Arg::Input(_) | Arg::Blob(_) => return Err("a constant buffer is written".to_owned()),
+            Memory::Input(_) | Memory::Blob(_) => return Err("a constant buffer is written".to_owned()),
         }
         Ok(())
     }

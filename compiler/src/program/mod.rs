@@ -43,7 +43,7 @@ pub enum Elem {
     I64,
 }
 
-/// A whole model as functions, constant data and a straight list of calls.
+/// A whole model as functions, constant data and a list of calls.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// Prefix of every symbol; a legal identifier.
@@ -59,7 +59,7 @@ pub struct Program {
     /// One function for each layer.
     pub functions: Vec<Function>,
     /// What the entry point does, in order.
-    pub calls: Vec<Call>,
+    pub steps: Vec<Step>,
     /// What it does instead on processors with more vector instructions, the best first.
     pub variants: Vec<Variant>,
 }
@@ -71,14 +71,19 @@ pub struct Variant {
     pub name: String,
     /// What the processor must have.
     pub unit: &'static VectorUnit,
-    /// The steps, in order.
-    pub calls: Vec<Call>,
+    /// What the entry point does, in order.
+    pub steps: Vec<Step>,
 }
 
 impl Program {
+    /// The calls of the program itself, in the order in which they stand.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        calls(&self.steps)
+    }
+
     /// The calls of all variants.
     pub fn all_calls(&self) -> impl Iterator<Item = &Call> {
-        self.calls.iter().chain(self.variants.iter().flat_map(|variant| &variant.calls))
+        self.calls().chain(self.variants.iter().flat_map(|variant| calls(&variant.steps)))
     }
 }
 
@@ -279,6 +284,20 @@ pub enum Stmt {
     },
 }
 
+/// Calls that are made one after the other, and all of that `times` times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Number of passes, at least 1.
+    pub times: usize,
+    /// The calls of a pass.
+    pub calls: Vec<Call>,
+}
+
+/// The calls of steps, in the order in which they stand.
+pub fn calls(steps: &[Step]) -> impl Iterator<Item = &Call> {
+    steps.iter().flat_map(|step| &step.calls)
+}
+
 /// One call of the entry point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -288,15 +307,54 @@ pub struct Call {
     pub args: Vec<Arg>,
 }
 
-/// A buffer as the entry point names it.
+/// A buffer as the entry point names it: a part of some memory that begins at byte `start`, and with every further pass
+/// of the step `advance` bytes later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arg {
+pub struct Arg {
+    /// The memory.
+    pub memory: Memory,
+    /// The first byte, in the first pass.
+    pub start: usize,
+    /// Distance between two passes in bytes.
+    pub advance: usize,
+}
+
+/// Memory that the entry point knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
     /// The caller's input with this index.
     Input(usize),
     /// The caller's output with this index.
     Output(usize),
-    /// A part of the arena that starts at this byte.
-    Arena(usize),
+    /// The working memory.
+    Arena,
     /// Constant data used as an operand.
     Blob(BlobId),
+}
+
+impl Arg {
+    /// The caller's whole input with this index.
+    pub fn input(index: usize) -> Arg {
+        Arg { memory: Memory::Input(index), start: 0, advance: 0 }
+    }
+
+    /// The caller's whole output with this index.
+    pub fn output(index: usize) -> Arg {
+        Arg { memory: Memory::Output(index), start: 0, advance: 0 }
+    }
+
+    /// A part of the working memory.
+    pub fn arena(start: usize) -> Arg {
+        Arg { memory: Memory::Arena, start, advance: 0 }
+    }
+
+    /// Constant data.
+    pub fn blob(id: BlobId) -> Arg {
+        Arg { memory: Memory::Blob(id), start: 0, advance: 0 }
+    }
+
+    /// The first byte in a pass.
+    pub fn at(self, pass: usize) -> usize {
+        self.start + self.advance * pass
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Address, Affine, Blob, Buffer, Call, Cmp, Expr, Function, Index, Program, Stmt};
+use super::{Address, Affine, Arg, Blob, Buffer, Cmp, Expr, Function, Index, Memory, Program, Step, Stmt};
 
 /// Values of a constant that are shown.
 const SHOWN: usize = 6;
@@ -16,19 +16,36 @@ impl fmt::Display for Program {
         for function in &self.functions {
             write!(f, "{}", Listing { program: self, function })?;
         }
-        let run = |f: &mut fmt::Formatter<'_>, calls: &[Call]| {
-            calls.iter().try_for_each(|call| {
-                let args: Vec<String> = call.args.iter().map(|arg| format!("{arg:?}")).collect();
-                writeln!(f, "  {}({})", self.functions[call.function].name, args.join(", "))
+        let run = |f: &mut fmt::Formatter<'_>, steps: &[Step]| {
+            steps.iter().try_for_each(|step| {
+                let indent = if step.times > 1 { "    " } else { "  " };
+                if step.times > 1 {
+                    writeln!(f, "  {} times", step.times)?;
+                }
+                step.calls.iter().try_for_each(|call| {
+                    let args: Vec<String> = call.args.iter().map(Arg::to_string).collect();
+                    writeln!(f, "{indent}{}({})", self.functions[call.function].name, args.join(", "))
+                })
             })
         };
         for variant in &self.variants {
             writeln!(f, "run with {}:", variant.name)?;
-            run(f, &variant.calls)?;
+            run(f, &variant.steps)?;
         }
         writeln!(f, "run:")?;
-        run(f, &self.calls)?;
+        run(f, &self.steps)?;
         Ok(())
+    }
+}
+
+impl fmt::Display for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.memory)?;
+        match (self.start, self.advance) {
+            (0, 0) if self.memory != Memory::Arena => Ok(()),
+            (start, 0) => write!(f, "[{start}..]"),
+            (start, advance) => write!(f, "[{start} + {advance} * pass..]"),
+        }
     }
 }
 

@@ -5,6 +5,8 @@
 pub struct VectorUnit {
     /// The header of C that declares the intrinsics, for example `immintrin.h`.
     pub header: &'static str,
+    /// Lines in front of the headers, for example a pragma; may be empty.
+    pub c_prologue: &'static str,
     /// What gcc and clang call the instructions in the attribute `target`; empty where every compilation for the
     /// target has them.
     pub c_features: &'static str,
@@ -16,6 +18,8 @@ pub struct VectorUnit {
     pub detection: Option<Detection>,
     /// The module of Rust's core library with the intrinsics, for example `x86_64`.
     pub rust_module: &'static str,
+    /// The first release of Rust that has all of it, and not before 1.88, which the rest of emitted code needs.
+    pub rust_version: &'static str,
     /// What rustc calls the instructions; empty where every compilation for the target has them.
     pub rust_features: &'static str,
     /// Functions that Rust has to be given, because its library has them for nightly compilers only.

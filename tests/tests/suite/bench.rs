@@ -23,7 +23,7 @@ use crate::report::fields;
 const SCALAR_ERROR: f64 = 0.25;
 
 /// The same where compilers vectorise loops.
-const VECTOR_ERROR: f64 = 1.0;
+const VECTOR_ERROR: f64 = 0.5;
 
 fn target(name: &str) -> &'static Target {
     Target::find(name).unwrap()
@@ -65,7 +65,7 @@ fn measured(model: &Onnx, dims: &[usize], target: &Target) -> Result<(Build, Fig
     let build = case::build(&frontend, &ranges, "m", target, ArenaMode::Static)?;
     let sample = case::quantize_samples(&build.quant, &[vec![values]]).remove(0);
     let compiler = &target.compilers[0];
-    let setup = Setup { build: &build, target, compiler, rustc: None, optimisation: "-O2", sample: &sample };
+    let setup = Setup { build: &build, target, compiler, rustc: None, flags: &["-O2".to_owned()], sample: &sample };
     let figures = measure::measure(&setup)?;
     Ok((build, figures))
 }

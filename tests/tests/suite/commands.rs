@@ -61,7 +61,7 @@ fn lists_are_printed_for_people_and_for_programs() {
     snapshot("ops", folder.ok("ops"));
     let targets: serde_json::Value = serde_json::from_str(&folder.ok("targets --json")).unwrap();
     let m4 = targets.as_array().unwrap().iter().find(|target| target["name"] == "cortex-m4").unwrap();
-    assert_eq!(m4["features"], serde_json::json!(["long-multiply", "dsp"]));
+    assert_eq!(m4["features"], serde_json::json!(["thumb2", "long-multiply", "dsp"]));
     let ops: serde_json::Value = serde_json::from_str(&folder.ok("ops --json")).unwrap();
     let conv = ops.as_array().unwrap().iter().find(|op| op["name"] == "Conv").unwrap();
     assert_eq!(conv["kind"], "lowered");

@@ -39,7 +39,7 @@ fn no_figure_is_worse_than_the_one_that_is_kept() -> Result<()> {
         let measured = Kept::of(&subject.measure(&subject.build(target)?, target).with_context(|| what.clone())?);
         let numbers = measured.numbers().into_iter().zip(kept.numbers());
         let difference = |((name, is), (_, was)): ((&str, u64), (&str, u64))| {
-            let change = is as f64 / was.max(1) as f64 - 1.0;
+            let change = (is as f64 - was as f64) / was.max(1) as f64;
             let word = if change > 0.0 { "worse" } else { "better, renew it" };
             (change.abs() > TOLERANCE)
                 .then(|| format!("{what}: {is} {name} instead of {was} ({:+.1} %, {word})", 100.0 * change))

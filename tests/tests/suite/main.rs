@@ -8,6 +8,7 @@ mod diagnostics;
 mod examples;
 mod figures;
 mod kernels;
+mod memory;
 mod operators;
 mod optimize;
 mod process;

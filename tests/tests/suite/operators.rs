@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use ptqc::plan::Goal;
 use ptqc_tests::batch::{self, Member};
 use ptqc_tests::cases::{Case, Compiled};
 use ptqc_tests::onnx::{Attr, Onnx};
@@ -1406,6 +1407,152 @@ fn extremes() -> Vec<Case> {
     ]
 }
 
+/// Sums that the layer of one term computes, in all the ways in which that may not be possible.
+fn fused_sums() -> Vec<Case> {
+    let conv = |m: Onnx, x: &str, y: &str| {
+        m.random(&format!("w_{y}"), &[4, 4, 3, 3]).node_with(
+            "Conv",
+            &[x, &format!("w_{y}")],
+            &[y],
+            &[("pads", [1, 1, 1, 1].into())],
+        )
+    };
+    let dims = [1, 4, 5, 6];
+    let case = |name: &str, body: &dyn Fn(Onnx) -> Onnx| Case::new(name, model(14, &dims, body)).steps(4.0);
+    vec![
+        case("sum_of_two_convolutions", &|m| {
+            conv(conv(m, "x", "a"), "x", "b").node("Add", &["a", "b"], &["s"]).node("Relu", &["s"], &["y"])
+        }),
+        case("difference_of_two_convolutions", &|m| conv(conv(m, "x", "a"), "a", "b").node("Sub", &["a", "b"], &["y"])),
+        case("sum_in_place_of_a_later_use", &|m| {
+            let m = conv(conv(conv(m, "x", "a"), "a", "b"), "b", "c");
+            conv(m.node("Add", &["c", "a"], &["s"]), "s", "d").node("Add", &["d", "a"], &["y"])
+        }),
+        case("sum_of_a_convolution_and_its_operand", &|m| {
+            let m = conv(m, "x", "a").random("p", &[4, 4, 1, 1]).node("Conv", &["a", "p"], &["b"]);
+            conv(m.node("Add", &["b", "a"], &["s"]), "s", "y")
+        }),
+        case("sum_with_a_term_that_is_an_output", &|m| {
+            conv(conv(m, "x", "a"), "a", "b").output("b").node("Add", &["b", "a"], &["y"])
+        }),
+        case("sum_of_a_convolution_and_itself", &|m| conv(m, "x", "a").node("Add", &["a", "a"], &["y"])),
+        case("sum_with_broadcasting", &|m| {
+            let m = conv(conv(m, "x", "a"), "x", "b");
+            m.node("GlobalAveragePool", &["b"], &["g"]).node("Add", &["a", "g"], &["y"])
+        }),
+        Case::new(
+            "sum_of_products",
+            model(14, &[3, 6], |m| {
+                m.random("v", &[6, 6])
+                    .random("w", &[6, 6])
+                    .node("MatMul", &["x", "v"], &["a"])
+                    .node("Relu", &["a"], &["r"])
+                    .node("MatMul", &["r", "w"], &["b"])
+                    .node("Add", &["b", "r"], &["s"])
+                    .node("Sigmoid", &["s"], &["y"])
+            }),
+        ),
+    ]
+}
+
+/// Networks whose layers are executed row by row where little memory is wanted.
+fn row_by_row() -> Vec<Case> {
+    let case = |name: &str, dims: &[i64], body: &dyn Fn(Net) -> Net| {
+        let net = body(Net::new(dims));
+        Case::new(name, net.model.output(&net.last)).steps(8.0).optimized(Goal::Ram)
+    };
+    vec![
+        case("rows_residual", &[1, 3, 12, 12], &|net| {
+            let net = net.conv(8, 3, 1, 1);
+            let skip = net.last.clone();
+            net.conv(8, 3, 1, 1).conv(8, 3, 1, 1).plus(&skip).conv(8, 3, 2, 1).pooled()
+        }),
+        case("rows_downsampling_block", &[1, 8, 12, 12], &|net| {
+            let net = net.conv(8, 3, 1, 1);
+            let start = net.last.clone();
+            let net = net.conv(16, 3, 2, 1).conv(16, 3, 1, 1);
+            let main = net.last.clone();
+            net.from(&start, 8).conv(16, 1, 2, 1).plus(&main).pooled()
+        }),
+        case("rows_expanded_and_back", &[1, 4, 10, 7], &|net| {
+            let net = net.conv(4, 3, 1, 1);
+            let skip = net.last.clone();
+            net.conv(24, 1, 1, 1).conv(24, 3, 1, 24).conv(4, 1, 1, 1).plus(&skip).conv(24, 1, 1, 1).conv(24, 3, 2, 24)
+        }),
+        case("rows_large_window", &[1, 1, 20, 6], &|net| {
+            net.conv(4, 5, 2, 1).conv(8, 5, 1, 1).conv(8, 3, 1, 8).pooled()
+        }),
+        case("rows_pools", &[1, 3, 13, 9], &|net| {
+            net.conv(6, 3, 1, 1).pool("MaxPool", 3, 2).conv(12, 3, 1, 1).pool("AveragePool", 2, 1).pooled()
+        }),
+        case("rows_functions", &[1, 4, 9, 9], &|net| {
+            net.conv(12, 3, 1, 1).unary("Tanh").conv(12, 3, 1, 12).unary("Sigmoid").conv(4, 3, 2, 1)
+        }),
+        case("rows_of_an_output", &[1, 4, 9, 9], &|net| {
+            let mut net = net.conv(12, 3, 1, 1).unary("Tanh");
+            net.model = net.model.output(&net.last);
+            net.conv(12, 3, 1, 12).conv(2, 3, 1, 1)
+        }),
+    ]
+}
+
+/// A chain of layers under construction, with names for everything.
+struct Net {
+    model: Onnx,
+    last: String,
+    channels: i64,
+    count: usize,
+}
+
+impl Net {
+    fn new(dims: &[i64]) -> Net {
+        Net { model: Onnx::new(14).input("x", dims), last: "x".to_owned(), channels: dims[1], count: 0 }
+    }
+
+    fn add(mut self, op: &str, more: &[&str], attrs: Attrs) -> Net {
+        self.count += 1;
+        let name = format!("t{}", self.count);
+        let inputs = [&[self.last.as_str()], more].concat();
+        self.model = self.model.node_with(op, &inputs, &[&name], attrs);
+        Net { last: name, ..self }
+    }
+
+    /// A convolution with padding that keeps the size, then Relu.
+    fn conv(mut self, outputs: i64, kernel: i64, stride: i64, groups: i64) -> Net {
+        let weights = format!("w{}", self.count);
+        self.model = self.model.random(&weights, &[outputs, self.channels / groups, kernel, kernel]);
+        let attrs: [(&str, Attr); 3] =
+            [("pads", [kernel / 2; 4].into()), ("strides", [stride; 2].into()), ("group", groups.into())];
+        Net { channels: outputs, ..self.add("Conv", &[&weights], &attrs) }.unary("Relu")
+    }
+
+    fn pool(self, op: &str, kernel: i64, stride: i64) -> Net {
+        let attrs: [(&str, Attr); 3] = [
+            ("kernel_shape", [kernel; 2].into()),
+            ("strides", [stride; 2].into()),
+            ("pads", [kernel / 2, kernel / 2, 0, 0].into()),
+        ];
+        self.add(op, &[], &attrs)
+    }
+
+    fn unary(self, op: &str) -> Net {
+        self.add(op, &[], &[])
+    }
+
+    fn plus(self, other: &str) -> Net {
+        self.add("Add", &[other], &[])
+    }
+
+    fn pooled(self) -> Net {
+        self.add("GlobalAveragePool", &[], &[])
+    }
+
+    /// Goes on from an earlier tensor.
+    fn from(self, tensor: &str, channels: i64) -> Net {
+        Net { last: tensor.to_owned(), channels, ..self }
+    }
+}
+
 fn identity(n: usize, value: f32) -> Vec<f32> {
     (0..n * n).map(|i| if i % (n + 1) == 0 { value } else { 0.0 }).collect()
 }
@@ -1424,6 +1571,8 @@ pub fn cases() -> Vec<Case> {
         joins(),
         graphs(),
         extremes(),
+        fused_sums(),
+        row_by_row(),
     ]
     .concat()
 }

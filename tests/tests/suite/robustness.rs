@@ -51,6 +51,7 @@ fn pipeline(bytes: &[u8], random: &mut Rng) -> Result<(), Diagnostics> {
         language: Language::default(),
         arena: ArenaMode::Caller,
         goal: ptqc::plan::Goal::default(),
+        weights: Default::default(),
         float_helpers: false,
         command: String::new(),
         model_sha256: String::new(),

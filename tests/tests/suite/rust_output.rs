@@ -11,7 +11,7 @@ use ptqc::driver::Build;
 use ptqc::ir::Range;
 use ptqc::print::{ArenaMode, Bundle, Interface, Language, TensorInfo};
 use ptqc::program::{
-    Access, Arg, Call, CheckedProgram, Elem, Expr, FunctionBuilder, Program, Signature, Type, interpret,
+    Access, Arg, Call, CheckedProgram, Elem, Expr, FunctionBuilder, Program, Signature, Step, Type, interpret,
 };
 use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::case::{
@@ -69,7 +69,7 @@ fn skipped(what: &str) {
 fn usable() -> Vec<(&'static Target, Rustc)> {
     let mut usable = vec![];
     // Without a processor named, the host is the same target once more.
-    for target in TARGETS.iter().filter(|target| target.name != "x86-64") {
+    for target in TARGETS.iter().filter(|target| !target.name.starts_with("x86-64")) {
         let missing = toolchain::missing(target, &target.compilers[0]);
         match rust::find(target) {
             Ok(rustc) if missing.is_empty() => usable.push((target, rustc)),
@@ -330,11 +330,14 @@ fn wide_program() -> CheckedProgram {
         blobs: vec![],
         variants: vec![],
         functions,
-        calls: vec![
-            call(0, vec![Arg::Input(0), Arg::Arena(24)]),
-            call(1, vec![Arg::Arena(24), Arg::Arena(0)]),
-            call(2, vec![Arg::Arena(24), Arg::Arena(0), Arg::Output(0)]),
-        ],
+        steps: vec![Step {
+            times: 1,
+            calls: vec![
+                call(0, vec![Arg::input(0), Arg::arena(24)]),
+                call(1, vec![Arg::arena(24), Arg::arena(0)]),
+                call(2, vec![Arg::arena(24), Arg::arena(0), Arg::output(0)]),
+            ],
+        }],
     })
     .unwrap()
 }
@@ -349,6 +352,7 @@ fn wide_integers_live_in_an_arena_of_bytes() -> Result<()> {
         inputs: vec![info("x")],
         outputs: vec![info("out")],
         arena: ArenaMode::Caller,
+        weights: Default::default(),
         float_helpers: false,
     };
     let bundle = Language::Rust.print(&program, &interface);

@@ -23,6 +23,7 @@ fn check(name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) {
         language: Language::C,
         arena: ArenaMode::Static,
         goal: ptqc::plan::Goal::default(),
+        weights: Default::default(),
         float_helpers: false,
         command: format!("ptqc build {name}.onnx --ranges {name}.ranges.toml"),
         model_sha256: "0".repeat(64),

@@ -27,9 +27,6 @@ const SINGLE_COPIES: u64 = 2;
 const PAIR_BYTES: u64 = 29 * 4;
 const SINGLE_BYTES: u64 = 20 * 4;
 
-/// Bytes of a channel's constants.
-const CHANNEL_BYTES: u32 = 20;
-
 // The frame: first what the constants begin with, in their order.
 const ZERO: u32 = 0;
 const LO: u32 = 4;
@@ -46,9 +43,8 @@ const OUT_IMAGE: u32 = 32;
 const WIDTH: u32 = 36;
 const HEIGHT: u32 = 40;
 const OUT_HEIGHT: u32 = 44;
-/// Rows of the window, rows from window to window, the first row of the first window.
+/// Rows of the window, and rows from window to window behind it; the first row of the first window.
 const KERNEL: u32 = 48;
-const STRIDE: u32 = 52;
 const FIRST: u32 = 56;
 /// Padding in front of a line.
 const MARGIN: u32 = 60;
@@ -64,38 +60,70 @@ const PAIRS: u32 = 80;
 const ENTER: u32 = 88;
 const CHANNELS: u32 = 96;
 const BATCH: u32 = 100;
-/// Padding, four times.
+/// Padding, four times, and the bytes of the planes behind it.
 const PADDING: u32 = 104;
-const PLANES_BYTES: u32 = 108;
-const CONSTANTS: usize = 28;
+/// Bytes of a channel's constants.
+const CHANNEL_BYTES: u32 = 112;
+/// Where unpacked weights lie behind the planes; words of a row of them, and the bytes.
+const WEIGHTS: u32 = 116;
+const WORDS: u32 = 120;
+const WORDS_BYTES: u32 = 124;
+/// Rows of a window, weights of a row, stride along a line.
+const TAPS: u32 = 128;
+const SHIFT: u32 = 136;
+/// From behind a row of a window to the next.
+const ROW_SKIP: u32 = 140;
+const CONSTANTS: usize = 36;
 // Then what changes.
 /// The multiplier of a channel and the zero point of the result behind it.
-const MULTIPLIER: u32 = 112;
+const MULTIPLIER: u32 = 144;
 /// Line of a plane and its place in the result.
-const AT: u32 = 120;
+const AT: u32 = 152;
 /// Where in a line pairs end, and all.
-const ENDS: u32 = 128;
-const PLANES: u32 = 136;
-const X: u32 = 140;
-const Y: u32 = 144;
-const ROWS: u32 = 148;
+const ENDS: u32 = 160;
+const PLANES: u32 = 168;
+/// The image, and its result behind it.
+const X: u32 = 172;
+const ROWS: u32 = 180;
 /// Constants of the next channel.
-const NEXT: u32 = 152;
+const NEXT: u32 = 184;
 /// First channel of the group, channels of it that are known already.
-const CHANNEL: u32 = 156;
-const KNOWN: u32 = 160;
+const CHANNEL: u32 = 188;
+const KNOWN: u32 = 192;
 /// The next line to fetch, its number, lines in the planes.
-const FETCH: u32 = 164;
-const NUMBER: u32 = 168;
-const HELD: u32 = 172;
+const FETCH: u32 = 196;
+const NUMBER: u32 = 200;
+const HELD: u32 = 204;
 /// Results: of the band, lines of it, lines that are left behind it.
-const OUT: u32 = 176;
-const LINES: u32 = 180;
-const ROWS_LEFT: u32 = 184;
-const LEFT: u32 = 188;
+const OUT: u32 = 208;
+const LINES: u32 = 212;
+const ROWS_LEFT: u32 = 216;
+const LEFT: u32 = 220;
 /// Lines of the band that are left for a channel.
-const KEPT: u32 = 192;
-const FRAME: u32 = 200;
+const KEPT: u32 = 224;
+/// Bias of a channel, end of its weights, a row of them as bytes.
+const BIAS: u32 = 228;
+const WEIGHTS_END: u32 = 232;
+const BYTES: u32 = 236;
+const FRAME: u32 = 240;
+
+/// How the windows of a line are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// 3 x 3 weights in registers.
+    Square,
+    /// One row of so many words of weights.
+    Row(usize),
+    /// Any number of rows.
+    Rows,
+}
+
+/// Most words of weights of a window of one row.
+const ROW_WORDS: usize = 4;
+
+/// Copies of a word of weights in the loop over a row of a window, and bytes of code.
+const WORD_COPIES: u64 = 4;
+const WORD_BYTES: u64 = 8 * 4;
 
 struct Shape<'a> {
     conv: &'a QConv,
@@ -157,8 +185,21 @@ impl Shape<'_> {
             pad: plane(&window.pad_begin, 0)?,
             turned,
         };
-        let fits = shape.kernel == [3, 3] && shape.stride[1] <= 2 && shape.stride[0] <= 3;
+        let fits = shape.stride[0] <= shape.kernel[0] && shape.stride[1] <= 4;
         (fits && shape.channels >= GROUP).then_some(shape)
+    }
+
+    fn method(&self) -> Method {
+        match self.kernel {
+            [3, 3] if self.stride[1] <= 2 => Method::Square,
+            [1, _] if self.words() <= ROW_WORDS => Method::Row(self.words()),
+            _ => Method::Rows,
+        }
+    }
+
+    /// Words of a line under a row of two neighbouring windows.
+    fn words(&self) -> usize {
+        (self.kernel[1] + self.stride[1]).div_ceil(4)
     }
 
     /// Results of a line that are computed in pairs, and by themselves.
@@ -178,7 +219,10 @@ impl Shape<'_> {
 
     /// Bytes of a line in a plane. Every window is read in whole words.
     fn plane(&self) -> usize {
-        let used = (self.out[1] - 1) * self.stride[1] + self.kernel[1].next_multiple_of(4);
+        let used = match self.method() {
+            Method::Square => (self.out[1] - 1) * self.stride[1] + self.kernel[1].next_multiple_of(4),
+            Method::Row(_) | Method::Rows => 2 * self.stride[1] * (self.out[1].div_ceil(2) - 1) + 4 * self.words(),
+        };
         used.max(self.pad[1] + self.fetched()).next_multiple_of(8)
     }
 
@@ -194,6 +238,29 @@ impl Shape<'_> {
 
     fn planes_bytes(&self) -> usize {
         ((self.band() - 1) * self.stride[0] + self.kernel[0]) * self.slot()
+    }
+
+    /// Bytes of a row of weights with zeros around them.
+    fn row_bytes(&self) -> usize {
+        (4 * self.words() + 4).next_multiple_of(8)
+    }
+
+    fn scratch(&self) -> usize {
+        let weights = match self.method() {
+            Method::Square => 0,
+            Method::Row(words) => 16 * words,
+            Method::Rows => self.row_bytes() + 16 * self.kernel[0] * self.words(),
+        };
+        self.planes_bytes() + weights
+    }
+
+    /// Bytes of a channel's constants.
+    fn channel_bytes(&self) -> usize {
+        8 + match self.method() {
+            Method::Square => 12,
+            Method::Row(words) => 4 * words + 4,
+            Method::Rows => (self.kernel[0] * self.kernel[1]).next_multiple_of(4),
+        }
     }
 
     fn groups(&self) -> u64 {
@@ -228,14 +295,48 @@ impl Shape<'_> {
         let more = [self.pad[1], self.plane(), self.slot(), self.stride[0] * self.slot(), self.band()]
             .map(|value| value as i64);
         data.extend(more);
-        // Both kinds of steps advance by two.
-        data.extend([2 * self.pairs() as i64, 2 * (self.pairs() + self.singles()) as i64]);
-        data.push(entry(self.pairs(), PAIR_COPIES, self.pair_bytes()) as i64);
-        data.push(entry(self.singles(), SINGLE_COPIES, self.single_bytes()) as i64);
+        let (pairs, both) = (self.pairs(), self.pairs() + self.singles());
+        let rows_bytes = self.planes_bytes() + if self.method() == Method::Rows { self.row_bytes() } else { 0 };
+        let words = self.words();
+        let results = self.out[1] as u64;
+        let twice = 2 * self.stride[1] as u64;
+        let steps = match self.method() {
+            // Both kinds of steps advance by two.
+            Method::Square => [
+                2 * pairs,
+                2 * both,
+                entry(pairs, PAIR_COPIES, self.pair_bytes()),
+                entry(self.singles(), SINGLE_COPIES, self.single_bytes()),
+            ],
+            Method::Row(_) => [results / 2 * twice, results.div_ceil(2) * twice, 1, 1],
+            Method::Rows => {
+                [results / 2 * twice, results.div_ceil(2) * twice, entry(words as u64, WORD_COPIES, WORD_BYTES), 1]
+            }
+        };
+        data.extend(steps.map(|step| step as i64));
         data.extend([c as i64, self.batch as i64]);
         data.push(i64::from(i32::from_le_bytes([self.conv.weighted.input_zero as i8 as u8; 4])));
-        data.push(self.planes_bytes() as i64);
-        data.extend(self.rows.packed_single(self.kernel[1], self.conv.weighted.input_zero));
+        let last = [
+            self.planes_bytes(),
+            self.channel_bytes(),
+            rows_bytes,
+            words,
+            16 * words,
+            self.kernel[0],
+            self.kernel[1],
+            self.stride[1],
+            self.slot() - (4 * words).min(self.slot()),
+        ];
+        data.extend(last.map(|value| value as i64));
+        let zero = self.conv.weighted.input_zero;
+        data.extend(match self.method() {
+            Method::Square => self.rows.packed_single(3, 4, 0, zero),
+            Method::Row(words) => self.rows.packed_single(self.kernel[1], 4 * words + 4, self.stride[1], zero),
+            Method::Rows => {
+                let taps = self.kernel[0] * self.kernel[1];
+                self.rows.packed_single(taps, taps.next_multiple_of(4), 0, zero)
+            }
+        });
         data
     }
 
@@ -252,13 +353,25 @@ impl Shape<'_> {
     }
 
     fn assembly(&self) -> Assembly {
-        let doc = [
-            "Depthwise convolution, windows of 3 x 3. The lines under a band of results are taken apart into planes, four",
-            "channels at once; then each channel by itself: two neighbouring results at a time, or one if the stride is",
-            "2. data: sizes, then weights, bias and multiplier of each channel.",
+        let windows = match self.method() {
+            Method::Square => "windows of 3 x 3",
+            Method::Row(_) => "windows of one row",
+            Method::Rows => "windows of any size",
+        };
+        let doc = vec![
+            format!(
+                "Depthwise convolution, {windows}. The lines under a band of results are taken apart into planes, four"
+            ),
+            "channels at once; then each channel by itself, two neighbouring results at a time where that is possible."
+                .to_owned(),
+            "data: sizes, then weights, bias and multiplier of each channel.".to_owned(),
         ];
-        let doc = doc.into_iter().map(str::to_owned).collect();
-        let mut assembly = Assembly::new(format!("depthwise_3x3{}", self.style().suffix()), doc, DSP);
+        let name = match self.method() {
+            Method::Square => "depthwise_3x3".to_owned(),
+            Method::Row(_) => format!("depthwise_row_{}", self.stride[1]),
+            Method::Rows => "depthwise".to_owned(),
+        };
+        let mut assembly = Assembly::new(format!("{name}{}", self.style().suffix()), doc, DSP);
         let a = &mut assembly;
         a.ops(&format!(
             "push {{r4-r11, lr}}\n sub sp, #{FRAME}\n strd r0, r1, [sp, #{X}]\n str r2, [sp, #{PLANES}]\n mov r12, sp"
@@ -269,18 +382,14 @@ impl Shape<'_> {
             a.ops(&format!("ldm r3!, {{r4-r{0}}}\n stm r12!, {{r4-r{0}}}", 3 + words));
             left -= words;
         }
+        self.enter(a);
         a.ops(&format!(
-            "ldrd r4, r5, [sp, #{ENTER}]
-             adr.w r6, 20f
-             add r4, r6
-             adr.w r6, 22f
-             add r5, r6
-             strd r4, r5, [sp, #{ENTER}]
-             str r3, [sp, #{ROWS}]
+            "str r3, [sp, #{ROWS}]
              ldr r4, [sp, #{ZERO}]
              str r4, [sp, #{}]",
             MULTIPLIER + 4
         ));
+        self.clear_row(a);
         a.comment("Padding in all planes.");
         a.ops(&format!("ldrd r4, r5, [sp, #{PADDING}]\n mov r6, r4\n add r5, r2"));
         a.label(2);
@@ -420,6 +529,7 @@ impl Shape<'_> {
              ldr r4, [sp, #{MARGIN}]
              ldr r2, [sp, #{PIXEL}]
              add r1, r4
+             add.w lr, r2, r2, lsl #1
              add.w r10, r3, r3, lsl #1
              add r10, r1
              subs r11, #4
@@ -429,11 +539,10 @@ impl Shape<'_> {
         a.comment("Four pixels a, b, c, d. Halves first: a0 a1 c0 c1 and b0 b1 d0 d1, then bytes in turns.");
         a.total(lines * (pixels / 4), |a| {
             a.ops(
-                "add.w r12, r0, r2
-                 ldr r4, [r0]
+                "ldr r4, [r0]
                  ldr r5, [r0, r2]
                  ldr.w r6, [r0, r2, lsl #1]
-                 ldr.w r7, [r12, r2, lsl #1]
+                 ldr.w r7, [r0, lr]
                  add.w r0, r0, r2, lsl #2
                  pkhbt r12, r4, r6, lsl #16
                  pkhtb r4, r6, r4, asr #16
@@ -495,24 +604,19 @@ impl Shape<'_> {
             "ldr r4, [sp, #{KNOWN}]
              ldr r5, [sp, #{CHANNEL}]
              ldr r6, [sp, #{ROWS}]
-             mov r7, #{CHANNEL_BYTES}
+             ldr r7, [sp, #{CHANNEL_BYTES}]
              mla r6, r5, r7, r6
              str r6, [sp, #{NEXT}]
              str r4, [sp, #{LEFT}]"
         ));
         a.label(15);
         a.total(channels, |a| {
+            match self.method() {
+                Method::Square => self.square_weights(a),
+                Method::Row(_) | Method::Rows => self.row_weights(a, channels),
+            }
             a.ops(&format!(
-                "ldr r12, [sp, #{NEXT}]
-                 ldm r12!, {{r4-r6, r9, r11}}
-                 sxtb16 r7, r4, ror #8
-                 sxtb16 r8, r5, ror #8
-                 pkhbt r7, r7, r8, lsl #16
-                 sxtb16 r8, r6, ror #8
-                 sxtb16 r4, r4
-                 sxtb16 r5, r5
-                 sxtb16 r6, r6
-                 str r12, [sp, #{NEXT}]
+                "str r12, [sp, #{NEXT}]
                  str r11, [sp, #{MULTIPLIER}]
                  ldr r10, [sp, #{LEFT}]
                  ldr r0, [sp, #{PLANES}]
@@ -523,10 +627,11 @@ impl Shape<'_> {
                  add r2, r10
                  add r10, r10, #1
                  str r10, [sp, #{LEFT}]
-                 ldr r1, [sp, #{SLOT}]
-                 ldr r3, [sp, #{OUT_PIXEL}]
                  str r11, [sp, #{KEPT}]"
             ));
+            if self.method() == Method::Square {
+                a.ops(&format!("ldr r1, [sp, #{SLOT}]\n ldr r3, [sp, #{OUT_PIXEL}]"));
+            }
         });
         a.label(16);
         a.total(lines, |a| {
@@ -535,11 +640,14 @@ impl Shape<'_> {
                  strd r0, r2, [sp, #{AT}]
                  add r10, r0
                  add r11, r0
-                 strd r10, r11, [sp, #{ENDS}]
-                 ldr pc, [sp, #{ENTER}]"
+                 strd r10, r11, [sp, #{ENDS}]"
             ));
         });
-        self.line(a, lines);
+        match self.method() {
+            Method::Square => self.square_line(a, lines),
+            Method::Row(words) => self.row_line(a, lines, words),
+            Method::Rows => self.rows_line(a, lines),
+        }
         a.total(lines, |a| {
             a.ops(&format!(
                 "ldrd r0, r2, [sp, #{AT}]
@@ -556,9 +664,249 @@ impl Shape<'_> {
         a.total(channels, |a| a.ops(&format!("ldr r10, [sp, #{LEFT}]\n cmp r10, #{GROUP}\n bne 15b")));
     }
 
+    /// Addresses of the entries of loops.
+    fn enter(&self, a: &mut Assembly) {
+        match self.method() {
+            Method::Square => a.ops(&format!(
+                "ldrd r4, r5, [sp, #{ENTER}]
+                 adr.w r6, 20f
+                 add r4, r6
+                 adr.w r6, 22f
+                 add r5, r6
+                 strd r4, r5, [sp, #{ENTER}]"
+            )),
+            Method::Rows => a.ops(&format!(
+                "ldr r4, [sp, #{ENTER}]
+                 adr.w r6, 22f
+                 add r4, r6
+                 str r4, [sp, #{ENTER}]"
+            )),
+            // The loop for this number of words.
+            Method::Row(words) => {
+                a.ops(&format!("ldr r5, [sp, #{WORDS}]\n adr.w r4, 22f"));
+                for (count, label) in [(2, 23), (3, 24), (4, 25)] {
+                    a.ops(&format!("cmp r5, #{count}\n bne 26f"));
+                    a.total(u64::from(count == words), |a| a.op(format!("adr.w r4, {label}f")));
+                    a.label(26);
+                }
+                a.ops(&format!("add.w r4, r4, #1\n str r4, [sp, #{ENTER}]"));
+            }
+        }
+    }
+
+    /// Zeros for what is around a row of weights.
+    fn clear_row(&self, a: &mut Assembly) {
+        match self.method() {
+            Method::Square => {}
+            Method::Row(_) => a.ops(&format!("ldr r0, [sp, #{WEIGHTS}]\n add r0, r2\n str r0, [sp, #{WEIGHTS}]")),
+            Method::Rows => {
+                a.ops(&format!(
+                    "ldr r0, [sp, #{WEIGHTS}]
+                     ldr r1, [sp, #{}]
+                     add r0, r2
+                     add r1, r2
+                     str r0, [sp, #{WEIGHTS}]
+                     str r1, [sp, #{BYTES}]
+                     movs r4, #0
+                     mov r5, r4",
+                    PADDING + 4
+                ));
+                a.label(51);
+                a.passes((self.row_bytes() / 8) as u64, |a| a.ops("strd r4, r5, [r1], #8\n cmp r1, r0\n bne 51b"));
+            }
+        }
+    }
+
+    /// Constants of a channel at r12: bias in r9, multiplier in r11, weights in r4 to r8.
+    fn square_weights(&self, a: &mut Assembly) {
+        a.ops(&format!(
+            "ldr r12, [sp, #{NEXT}]
+             ldm r12!, {{r4-r6, r9, r11}}
+             sxtb16 r7, r4, ror #8
+             sxtb16 r8, r5, ror #8
+             pkhbt r7, r7, r8, lsl #16
+             sxtb16 r8, r6, ror #8
+             sxtb16 r4, r4
+             sxtb16 r5, r5
+             sxtb16 r6, r6"
+        ));
+    }
+
+    /// Weights of a channel, unpacked for two neighbouring windows over the same bytes: those of the first window, and
+    /// those of the second, which begins further on. Multiplier in r11.
+    fn row_weights(&self, a: &mut Assembly, channels: u64) {
+        let (rows, taps, words) = (self.kernel[0] as u64, self.kernel[1] as u64, self.words() as u64);
+        let many = self.method() == Method::Rows;
+        a.ops(&format!(
+            "ldr r12, [sp, #{NEXT}]
+             ldr r1, [sp, #{WEIGHTS}]
+             ldr r3, [sp, #{SHIFT}]"
+        ));
+        if many {
+            a.ops(&format!("ldr r2, [sp, #{TAPS}]"));
+            a.label(52);
+            a.total(channels * rows, |a| {
+                a.ops(&format!("ldr r0, [sp, #{BYTES}]\n ldr r6, [sp, #{}]\n add r4, r0, r3", TAPS + 4));
+            });
+            a.label(53);
+            a.total(channels * rows * taps, |a| {
+                a.ops("ldrb r7, [r12], #1\n strb r7, [r4], #1\n subs r6, #1\n bne 53b");
+            });
+        } else {
+            a.op("mov r0, r12");
+        }
+        a.total(channels * rows, |a| a.ops(&format!("ldr r6, [sp, #{WORDS}]\n add r5, r0, r3")));
+        a.label(54);
+        a.total(channels * rows * words, |a| {
+            a.ops(
+                "ldr r7, [r5], #4
+                 ldr r8, [r0], #4
+                 sxtb16 r9, r7
+                 sxtb16 r10, r7, ror #8
+                 sxtb16 r11, r8
+                 sxtb16 lr, r8, ror #8
+                 stm r1!, {r9-r11, lr}
+                 subs r6, #1
+                 bne 54b",
+            );
+        });
+        if many {
+            a.total(channels * rows, |a| a.ops("subs r2, #1\n bne 52b"));
+            a.ops(&format!(
+                "add r12, r12, #3
+                 bic r12, r12, #3
+                 str r1, [sp, #{WEIGHTS_END}]"
+            ));
+        } else {
+            a.op("add.w r12, r0, #4");
+        }
+        match many {
+            true => a.ops(&format!("ldm r12!, {{r9, r11}}\n str r9, [sp, #{BIAS}]")),
+            false => a.op("ldm r12!, {r8, r11}"),
+        }
+    }
+
+    /// A line of results, windows of one row: r9 weights, r8 bias.
+    fn row_line(&self, a: &mut Assembly, lines: u64, words: usize) {
+        let results = self.out[1] as u64;
+        let alone = if results % 2 == 1 { lines } else { 0 };
+        a.total(lines, |a| {
+            a.ops(&format!(
+                "ldr r3, [sp, #{OUT_PIXEL}]
+                 ldr r9, [sp, #{WEIGHTS}]
+                 cmp r0, r10
+                 beq 27f"
+            ));
+        });
+        a.label(20);
+        a.total(lines * (results / 2).min(1) + alone, |a| a.op(format!("ldr pc, [sp, #{ENTER}]")));
+        for (count, label) in [(1, 22), (2, 23), (3, 24), (4, 25)] {
+            let runs = if count == words { lines * results.div_ceil(2) } else { 0 };
+            a.label(label);
+            a.total(runs, |a| {
+                a.op("mov r1, r9");
+                for word in 0..count {
+                    let load = match word + 1 == count {
+                        false => format!("ldr r12, [r0, #{}]", 4 * word),
+                        true if word == 0 => format!("ldr r12, [r0], #{}", 2 * self.stride[1]),
+                        true => format!("ldr r12, [r0, #{}]\n add.w r0, r0, #{}", 4 * word, 2 * self.stride[1]),
+                    };
+                    let sums = if word == 0 { ["r8", "r8"] } else { ["r10", "r11"] };
+                    a.ops(&format!(
+                        "{load}
+                         ldm r1!, {{r4-r7}}
+                         sxtb16 lr, r12
+                         sxtb16 r12, r12, ror #8
+                         smlad r10, lr, r4, {}
+                         smlad r11, lr, r6, {}
+                         smlad r10, r12, r5, r10
+                         smlad r11, r12, r7, r11",
+                        sums[0], sums[1]
+                    ));
+                }
+                self.store_pair(a);
+                a.ops(&format!("ldr r12, [sp, #{ENDS}]\n cmp r0, r12\n bne {label}b"));
+            });
+            // What ends a line is behind the last loop.
+            if count < ROW_WORDS {
+                let ends = if count == words { lines * (results / 2).min(1) + alone } else { 0 };
+                a.total(ends, |a| a.op("b 27f"));
+            }
+        }
+        self.last_alone(a, lines, alone, "r0");
+    }
+
+    /// A line of results, windows of several rows: r8 the windows, r1 weights.
+    fn rows_line(&self, a: &mut Assembly, lines: u64) {
+        let results = self.out[1] as u64;
+        let alone = if results % 2 == 1 { lines } else { 0 };
+        let (pairs, rows, words) = (lines * results.div_ceil(2), self.kernel[0] as u64, self.words() as u64);
+        a.total(lines, |a| a.ops(&format!("ldr r3, [sp, #{OUT_PIXEL}]\n mov r8, r0\n cmp r8, r10\n beq 27f")));
+        a.label(20);
+        a.total(pairs, |a| {
+            a.ops(&format!("ldr r1, [sp, #{WEIGHTS}]\n ldr r10, [sp, #{BIAS}]\n mov r0, r8\n mov r11, r10"));
+        });
+        a.label(21);
+        a.total(pairs * rows, |a| {
+            a.ops(&format!("ldr r12, [sp, #{WORDS_BYTES}]\n add.w r9, r1, r12\n ldr pc, [sp, #{ENTER}]"));
+        });
+        a.label(22);
+        a.copies(WORD_COPIES as u32, pairs * rows * words, |a| {
+            a.ops(
+                "ldr.w r12, [r0], #4
+                 ldm.w r1!, {r4-r7}
+                 sxtb16 lr, r12
+                 sxtb16 r12, r12, ror #8
+                 smlad r10, lr, r4, r10
+                 smlad r11, lr, r6, r11
+                 smlad r10, r12, r5, r10
+                 smlad r11, r12, r7, r11",
+            );
+        });
+        a.total(pairs * rows * words.div_ceil(WORD_COPIES), |a| a.ops("cmp r1, r9\n bne 22b"));
+        a.total(pairs * rows, |a| {
+            a.ops(&format!(
+                "ldr r12, [sp, #{ROW_SKIP}]
+                 ldr lr, [sp, #{WEIGHTS_END}]
+                 add r0, r12
+                 cmp r1, lr
+                 bne 21b"
+            ));
+        });
+        a.total(pairs, |a| {
+            self.store_pair(a);
+            a.ops(&format!(
+                "ldr r12, [sp, #{SHIFT}]
+                 ldr lr, [sp, #{ENDS}]
+                 add.w r8, r8, r12, lsl #1
+                 cmp r8, lr
+                 bne 20b"
+            ));
+        });
+        self.last_alone(a, lines, alone, "r8");
+    }
+
+    /// Two results; the second first, because both have the same place where there is only one.
+    fn store_pair(&self, a: &mut Assembly) {
+        a.op(format!("ldrd r12, lr, [sp, #{MULTIPLIER}]"));
+        self.style().requantize_single(a, &["r10", "r11"], [LO, HI]);
+        a.ops("strb.w r11, [r2, r3]\n strb.w r10, [r2]\n add.w r2, r2, r3, lsl #1");
+    }
+
+    /// Once more for a last result alone; `window` is where the windows are.
+    fn last_alone(&self, a: &mut Assembly, lines: u64, alone: u64, window: &str) {
+        a.label(27);
+        a.total(lines + alone, |a| {
+            a.ops(&format!("ldr r12, [sp, #{}]\n cmp {window}, r12\n beq 28f", ENDS + 4));
+        });
+        a.total(alone, |a| a.ops(&format!("str r12, [sp, #{ENDS}]\n movs r3, #0\n b 20b")));
+        a.label(28);
+    }
+
     /// A line of results.
-    fn line(&self, a: &mut Assembly, lines: u64) {
+    fn square_line(&self, a: &mut Assembly, lines: u64) {
         let style = self.style();
+        a.total(lines, |a| a.op(format!("ldr pc, [sp, #{ENTER}]")));
         a.label(20);
         a.copies(PAIR_COPIES as u32, lines * self.pairs(), |a| {
             let mut row = |load: &str, outer: &str, middle: &str, sums: [&str; 2]| {
@@ -640,7 +988,7 @@ impl Shape<'_> {
     }
 }
 
-/// Windows of 3 x 3, channels last.
+/// Windows over one or two axes, channels last.
 pub fn accepts(layer: &Layer, plan: &Plan) -> bool {
     Shape::of(layer, plan).is_some()
 }
@@ -652,7 +1000,15 @@ pub fn instructions(layer: &Layer, plan: &Plan) -> u64 {
 
 /// The planes.
 pub fn scratch(layer: &Layer, plan: &Plan) -> usize {
-    Shape::of(layer, plan).map_or(0, |shape| shape.planes_bytes())
+    Shape::of(layer, plan).map_or(0, |shape| shape.scratch())
+}
+
+/// The planes of some channels are in working memory before their results are written, and the elements of these
+/// channels alone lie where the results go.
+pub fn replaces(layer: &Layer, plan: &Plan) -> bool {
+    let (x, y) = (&plan.tensor(layer.operands[0]).ty.shape, &plan.tensor(layer.result).ty.shape);
+    let single = x.dims()[0] == 1 && x.dims()[1] == y.dims()[1];
+    single && y.len() <= x.len()
 }
 
 /// Builds the function.

@@ -14,8 +14,9 @@ const WIDEST: usize = 8;
 /// Copies of a step of four inputs in the loops of eight channels and of two, and the bytes of their code.
 const EIGHT_COPIES: u64 = 8;
 const TWO_COPIES: u64 = 4;
-const EIGHT_BYTES: u64 = 29 * 4;
-const TWO_BYTES: u64 = 8 * 4;
+/// Without the loads of the vector.
+const EIGHT_BYTES: u64 = 28 * 4;
+const TWO_BYTES: u64 = 7 * 4;
 
 // The frame: what the constants begin with.
 const ZERO: u32 = 0;
@@ -46,10 +47,12 @@ struct Shape<'a> {
     inputs: usize,
     outputs: usize,
     vectors: usize,
+    /// Whether the vector is unpacked once, into working memory, or for every block of channels, which needs none.
+    unpacked_once: bool,
 }
 
 impl Shape<'_> {
-    fn of<'a>(layer: &'a Layer, plan: &Plan) -> Option<Shape<'a>> {
+    fn of<'a>(layer: &'a Layer, plan: &Plan, unpacked_once: bool) -> Option<Shape<'a>> {
         let Work::Operator(QuantOp::Linear(linear)) = &layer.work else { return None };
         let (x, y) = (plan.tensor(layer.operands[0]), plan.tensor(layer.result));
         let (inputs, outputs) = (linear.weighted.row(0).len(), linear.weighted.channels.len());
@@ -58,13 +61,21 @@ impl Shape<'_> {
         // The elements of a vector may be in another order, but must be neighbours; vectors follow each other.
         let neighbours = offsets.iter().max() == Some(&(inputs - 1));
         let rows_follow = vectors == 1 || x.view == View::row_major(&x.ty.shape);
-        if layer.added.is_some() || !neighbours || !rows_follow || y.view != View::row_major(&y.ty.shape) {
+        // A word is unpacked at a time: what is beside the vector must not be touched.
+        let whole_words = unpacked_once || inputs.is_multiple_of(4);
+        if layer.added.is_some()
+            || !whole_words
+            || !neighbours
+            || !rows_follow
+            || y.view != View::row_major(&y.ty.shape)
+        {
             return None;
         }
         let mut order: Vec<usize> = (0..inputs).collect();
         order.sort_by_key(|&k| offsets[k]);
         let rows = Rows::new(&linear.weighted, |row| order.iter().map(|&k| row[k]).collect())?;
-        Some(Shape { linear, rows, inputs, outputs, vectors })
+        let rows = if unpacked_once { rows } else { rows.with_zero_in_bias(linear.weighted.input_zero) };
+        Some(Shape { linear, rows, inputs, outputs, vectors, unpacked_once })
     }
 
     fn eights(&self) -> u64 {
@@ -94,7 +105,9 @@ impl Shape<'_> {
         let entry = |copies: u64, bytes: u64| (copies - 1 - (self.fours() + copies - 1) % copies) * bytes + 1;
         let negative = i64::from(-self.linear.weighted.input_zero) & 0xffff;
         let mut data = self.rows.head().to_vec();
-        let unsigned = [entry(EIGHT_COPIES, EIGHT_BYTES), entry(TWO_COPIES, TWO_BYTES), eights_end, end, odd];
+        let load = if self.unpacked_once { 4 } else { 12 };
+        let (eight, two) = (entry(EIGHT_COPIES, EIGHT_BYTES + load), entry(TWO_COPIES, TWO_BYTES + load));
+        let unsigned = [eight, two, eights_end, end, odd];
         data.extend(unsigned.map(|word| word as i64));
         data.push(i64::from((negative | negative << 16) as i32));
         data.extend([self.inputs / 4, self.inputs % 4, self.vectors].map(|word| word as i64));
@@ -103,21 +116,21 @@ impl Shape<'_> {
     }
 
     fn assembly(&self) -> Assembly {
-        let doc = [
-            "Products of a vector with rows of weights. The vector is unpacked once to 16 bits, then multiplied with the",
-            "weights of eight output channels at a time; two channels share their bytes as in convolutions. data: sizes,",
-            "then biases, weights and multipliers by block.",
+        let (name, unpacking) = match self.unpacked_once {
+            true => ("linear", "The vector is unpacked once to 16 bits, then multiplied with the"),
+            false => ("linear_in_place", "The vector is unpacked to 16 bits as it is multiplied with the"),
+        };
+        let doc = vec![
+            format!("Products of a vector with rows of weights. {unpacking}"),
+            "weights of eight output channels at a time; two channels share their bytes as in convolutions. data: sizes,"
+                .to_owned(),
+            "then biases, weights and multipliers by block.".to_owned(),
         ];
-        let doc = doc.into_iter().map(str::to_owned).collect();
-        let mut assembly = Assembly::new(format!("linear{}", self.style().suffix()), doc, DSP);
+        let mut assembly = Assembly::new(format!("{name}{}", self.style().suffix()), doc, DSP);
         let a = &mut assembly;
-        a.ops(&format!(
-            "push {{r4-r11, lr}}
-             sub sp, #{FRAME}
-             strd r0, r1, [sp, #{X}]
-             str r2, [sp, #{SCRATCH}]
-             mov r12, sp"
-        ));
+        a.ops(&format!("push {{r4-r11, lr}}\n sub sp, #{FRAME}\n strd r0, r1, [sp, #{X}]"));
+        a.op(if self.unpacked_once { format!("str r2, [sp, #{SCRATCH}]") } else { "mov r3, r2".to_owned() });
+        a.op("mov r12, sp");
         let mut left = CONSTANTS;
         while left > 0 {
             let words = left.min(8);
@@ -142,7 +155,11 @@ impl Shape<'_> {
         ));
         a.label(2);
         a.passes(self.vectors as u64, |a| {
-            self.unpack(a);
+            if self.unpacked_once {
+                self.unpack(a)
+            } else {
+                self.point(a)
+            }
             self.eights_text(a);
             self.twos_text(a);
             a.ops(&format!(
@@ -220,6 +237,27 @@ impl Shape<'_> {
         ));
     }
 
+    fn point(&self, a: &mut Assembly) {
+        a.comment("The vector stays where it is.");
+        a.ops(&format!(
+            "ldr r0, [sp, #{X}]
+             ldr r4, [sp, #{}]
+             str r0, [sp, #{SCRATCH}]
+             add r0, r0, r4, lsl #2
+             str r0, [sp, #{SCRATCH_END}]
+             str r0, [sp, #{X}]",
+            NEGATIVE + 4
+        ));
+    }
+
+    /// The next four inputs, the even ones in r10 and the others in r11.
+    fn load(&self, a: &mut Assembly) {
+        a.ops(match self.unpacked_once {
+            true => "ldrd r10, r11, [r0], #8",
+            false => "ldr r11, [r0], #4\n sxtb16 r10, r11\n sxtb16 r11, r11, ror #8",
+        });
+    }
+
     fn eights_text(&self, a: &mut Assembly) {
         let vectors = self.vectors as u64;
         let eights = vectors * self.eights();
@@ -231,7 +269,7 @@ impl Shape<'_> {
         });
         a.label(31);
         a.copies(EIGHT_COPIES as u32, eights * self.fours(), |a| {
-            a.op("ldrd r10, r11, [r0], #8");
+            self.load(a);
             for x in ["r10", "r11"] {
                 for [a0, a1, b0, b1] in [["r2", "r3", "r4", "r5"], ["r6", "r7", "r8", "r9"]] {
                     a.ops(&format!(
@@ -274,9 +312,9 @@ impl Shape<'_> {
         });
         a.label(41);
         a.copies(TWO_COPIES as u32, twos * self.fours(), |a| {
+            self.load(a);
             a.ops(
-                "ldrd r10, r11, [r0], #8
-                 ldrd r12, lr, [r1], #8
+                "ldrd r12, lr, [r1], #8
                  smlad r3, r12, r10, r3
                  sxtb16 r12, r12
                  smlad r3, lr, r11, r3
@@ -311,28 +349,47 @@ impl Shape<'_> {
 
 /// Vectors whose elements are neighbours.
 pub fn accepts(layer: &Layer, plan: &Plan) -> bool {
-    Shape::of(layer, plan).is_some()
+    Shape::of(layer, plan, true).is_some()
+}
+
+/// The same, whole words of them.
+pub fn accepts_in_place(layer: &Layer, plan: &Plan) -> bool {
+    Shape::of(layer, plan, false).is_some()
 }
 
 /// What the text executes.
 pub fn instructions(layer: &Layer, plan: &Plan) -> u64 {
-    Shape::of(layer, plan).map_or(0, |shape| shape.assembly().instructions())
+    Shape::of(layer, plan, true).map_or(0, |shape| shape.assembly().instructions())
+}
+
+/// What the text executes that leaves the vector where it is.
+pub fn instructions_in_place(layer: &Layer, plan: &Plan) -> u64 {
+    Shape::of(layer, plan, false).map_or(0, |shape| shape.assembly().instructions())
 }
 
 /// The unpacked vector.
 pub fn scratch(layer: &Layer, plan: &Plan) -> usize {
-    Shape::of(layer, plan).map_or(0, |shape| 8 * shape.fours() as usize)
+    Shape::of(layer, plan, true).map_or(0, |shape| 8 * shape.fours() as usize)
 }
 
 /// A vector is read before its results are written.
 pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
-    let shape = Shape::of(layer, plan)?;
+    let shape = Shape::of(layer, plan, true)?;
     Some((shape.vectors - 1) * shape.outputs.saturating_sub(shape.inputs))
 }
 
 /// Builds the function.
 pub fn build(b: &mut LayerBuilder) {
-    let Some(shape) = Shape::of(b.layer, b.plan) else { return };
+    build_with(b, true);
+}
+
+/// Builds the function that needs no working memory.
+pub fn build_in_place(b: &mut LayerBuilder) {
+    build_with(b, false);
+}
+
+fn build_with(b: &mut LayerBuilder, unpacked_once: bool) {
+    let Some(shape) = Shape::of(b.layer, b.plan, unpacked_once) else { return };
     b.pass("data", "Sizes, then for each block biases, weights and multipliers.", Elem::I32, shape.data());
     b.assemble(shape.assembly());
 }

@@ -1,9 +1,11 @@
 //! Kernels with the instructions of the DSP extension, which multiply two pairs of 16-bit numbers at once: Cortex-M4,
 //! M7, M33.
 
+pub mod add;
 pub mod conv;
 pub mod depthwise;
 pub mod linear;
+pub mod mean;
 pub mod pointwise;
 mod products;
 
@@ -33,6 +35,7 @@ pub const KERNELS: &[Kernel] = &[
         needs: &[Feature::Dsp],
         instructions: depthwise::instructions,
         scratch: depthwise::scratch,
+        replaces: depthwise::replaces,
         assembly: true,
         build: depthwise::build,
         ..PORTABLE
@@ -46,6 +49,33 @@ pub const KERNELS: &[Kernel] = &[
         lead: linear::lead,
         assembly: true,
         build: linear::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.linear_in_place",
+        accepts: linear::accepts_in_place,
+        needs: &[Feature::Dsp],
+        instructions: linear::instructions_in_place,
+        assembly: true,
+        build: linear::build_in_place,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.mean",
+        accepts: mean::accepts,
+        needs: &[Feature::Dsp],
+        instructions: mean::instructions,
+        assembly: true,
+        build: mean::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.add",
+        accepts: add::accepts,
+        needs: &[Feature::Dsp],
+        instructions: add::instructions,
+        assembly: true,
+        build: add::build,
         ..PORTABLE
     },
     Kernel {

@@ -86,20 +86,36 @@ impl Rows {
         possible.then_some(Rows { rows, output_zero: weighted.output_zero, clamp, style: Style { doubled, clamped } })
     }
 
-    /// For each channel the weights as bytes, in runs that are filled up to whole words, then bias and multiplier. The
-    /// input's zero point goes into the bias.
-    pub fn packed_single(&self, run: usize, input_zero: i32) -> Vec<i64> {
+    /// For each channel the weights as bytes, then bias and multiplier. Each run of weights takes so many bytes (whole
+    /// words), behind zeros for a shift. The input's zero point goes into the bias.
+    pub fn packed_single(&self, run: usize, bytes: usize, shift: usize, input_zero: i32) -> Vec<i64> {
         let channel = |row: &Row| {
-            let words = row.weights.chunks(run).flat_map(|run| run.chunks(4)).map(|weights| {
-                let bytes = std::array::from_fn(|i| weights.get(i).map_or(0, |&weight| weight as u8));
-                i64::from(i32::from_le_bytes(bytes))
-            });
+            let padded: Vec<u8> = row
+                .weights
+                .chunks(run)
+                .flat_map(|run| {
+                    let byte = |at: usize| at.checked_sub(shift).and_then(|at| run.get(at)).map_or(0, |&w| w as u8);
+                    (0..bytes).map(byte).collect::<Vec<u8>>()
+                })
+                .collect();
+            let word = |bytes: &[u8]| i64::from(i32::from_le_bytes(std::array::from_fn(|i| bytes[i])));
             let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
             let bias = row.bias - i64::from(input_zero) * sum;
             let scale = if self.style.doubled { 1 } else { 2 };
-            words.chain([i64::from(bias as i32), scale * row.factor]).collect::<Vec<_>>()
+            let ends = [i64::from(bias as i32), scale * row.factor];
+            padded.chunks_exact(4).map(word).chain(ends).collect::<Vec<_>>()
         };
         self.rows.iter().flat_map(channel).collect()
+    }
+
+    /// The same for inputs from which the zero point is not subtracted: it goes into the biases. Sums wrap on the way and
+    /// are the same in the end.
+    pub fn with_zero_in_bias(mut self, input_zero: i32) -> Rows {
+        for row in &mut self.rows {
+            let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
+            row.bias -= i64::from(input_zero) * sum;
+        }
+        self
     }
 
     /// How the text differs.
@@ -342,7 +358,7 @@ impl Blocks {
         a.ops(&format!("ldr r1, [sp, #{ROWS}]\n b 33f"));
         a.label(30);
         a.total(fours, |a| {
-            a.ops("ldm r1!, {r2-r5}\n mov r6, r2\n mov r7, r3\n mov r8, r4\n mov r9, r5");
+            a.ops("ldm r1, {r6-r9}\n ldm r1!, {r2-r5}");
             self.skip(a, |(before, _)| before, "");
             a.ops(&format!("ldr r0, [sp, #{PATCH}]\n ldr pc, [sp, #{ENTER}]"));
         });
@@ -370,11 +386,15 @@ impl Blocks {
             self.skip(a, |(_, behind)| behind, "");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n sub r5, r5, r4\n sub r9, r9, r8");
-            for (high, sums) in
-                [(false, ["r2", "r6"]), (true, ["r3", "r7"]), (false, ["r4", "r8"]), (true, ["r5", "r9"])]
-            {
-                a.op("ldr r0, [r1], #4");
-                self.style.requantize(a, high, &sums, "r0", [LO, HI]);
+            // Registers of sums that are stored take the multipliers that follow.
+            let channels = [(["r2", "r6"], "r0"), (["r3", "r7"], "r0"), (["r4", "r8"], "r2"), (["r5", "r9"], "r6")];
+            for (index, (sums, multiplier)) in channels.into_iter().enumerate() {
+                match index {
+                    0 => a.op("ldr r0, [r1], #4"),
+                    1 => a.op("ldm r1!, {r0, r2, r6}"),
+                    _ => {}
+                }
+                self.style.requantize(a, index % 2 == 1, &sums, multiplier, [LO, HI]);
                 store(a, sums);
             }
             a.op(format!("str r10, [sp, #{Y}]"));

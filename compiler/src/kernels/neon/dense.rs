@@ -156,7 +156,7 @@ impl<'a> Dense<'a> {
         }
         let pairs = |pair: i64| i16x4("vdup_n_s16", vec![Expr::i32(0x0100 + 0x0202 * pair)]);
         f.comment("Which bytes of the input each lane multiplies.");
-        (0..2)
+        (0..self.shape.steps().min(2) as i64)
             .map(|step| {
                 let both = i16x8("vcombine_s16", vec![pairs(2 * step), pairs(2 * step + 1)]);
                 f.bind("selector", U8X16, u8x16("vreinterpretq_u8_s16", vec![both]))
@@ -340,8 +340,9 @@ impl Block<'_> {
                 }
             }
             Unit::AArch64 => {
-                let twice = i8x16("vcombine_s8", vec![x.clone(), x.clone()]);
-                let value = i8x16("vqtbl1q_s8", vec![twice, self.selectors[step].clone()]);
+                let nothing = i8x8("vdup_n_s8", vec![Expr::i32(0)]);
+                let table = i8x16("vcombine_s8", vec![x.clone(), nothing]);
+                let value = i8x16("vqtbl1q_s8", vec![table, self.selectors[step].clone()]);
                 let pairs = f.bind("pairs", I8X16, value);
                 for (&sum, w) in sums.iter().zip(w) {
                     let low = i16x8("vmull_s8", vec![half("vget_low_s8", w), half("vget_low_s8", &pairs)]);

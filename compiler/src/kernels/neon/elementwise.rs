@@ -9,8 +9,8 @@ use crate::ops::QuantOp;
 use crate::plan::{Dim, Layer, Plan, Work, nest};
 use crate::program::{Affine, Elem, Expr, FunctionBuilder, Type};
 
-/// Neighbours from which on vectors pay.
-const LEAST: usize = 8;
+/// Elements that a table is applied to at once.
+const TABLE_WIDTH: usize = 16;
 
 /// Loops over the elements of a layer that lie in the same order in all its tensors: the outer ones, and the number of
 /// neighbours.
@@ -21,7 +21,7 @@ fn runs(layer: &Layer, plan: &Plan) -> Option<(Vec<Dim>, usize)> {
     let views: Vec<_> = operands.iter().chain([&result.view]).collect();
     let mut dims = nest(&views)?;
     let last = dims.pop()?;
-    (last.extent >= LEAST && last.strides.iter().all(|&stride| stride == 1)).then_some((dims, last.extent))
+    (last.extent >= 8 && last.strides.iter().all(|&stride| stride == 1)).then_some((dims, last.extent))
 }
 
 /// Whether the layer is a sum in 32 bits of elements in the same order.
@@ -31,7 +31,8 @@ pub fn accepts_add(layer: &Layer, plan: &Plan) -> bool {
 
 /// Whether the layer is a table for elements in the same order.
 pub fn accepts_table(layer: &Layer, plan: &Plan) -> bool {
-    matches!(layer.work, Work::Operator(QuantOp::Table(_))) && runs(layer, plan).is_some()
+    matches!(layer.work, Work::Operator(QuantOp::Table(_)))
+        && runs(layer, plan).is_some_and(|(_, len)| len >= TABLE_WIDTH)
 }
 
 /// Estimated instructions.
@@ -75,22 +76,20 @@ pub fn build_table(b: &mut LayerBuilder) {
         })
         .collect();
     loops(f, &dims, 2, &mut |f, at| {
-        if len >= 16 {
-            f.each("i", len / 16, |f, i| {
-                let x = u8x16("vreinterpretq_u8_s8", vec![load_16(f, x, at[0].clone() + i.clone() * 16)]);
-                let index = f.bind("index", U8X16, u8x16("veorq_u8", vec![x, number(128)]));
-                let mut value = i8x16("vqtbl4q_s8", vec![parts[0].clone(), index.clone()]);
-                for (part, entries) in parts.iter().enumerate().skip(1) {
-                    let index = u8x16("vsubq_u8", vec![index.clone(), number(64 * part as i64)]);
-                    let before = f.bind("value", I8X16, value);
-                    value = i8x16("vqtbx4q_s8", vec![before, entries.clone(), index]);
-                }
-                store_16(f, y, at[1].clone() + i * 16, value);
-            });
-        }
-        if len % 16 > 0 {
-            f.each("rest", len % 16, |f, i| {
-                let i = i + (len - len % 16) as i64;
+        f.each("i", len / TABLE_WIDTH, |f, i| {
+            let x = u8x16("vreinterpretq_u8_s8", vec![load_16(f, x, at[0].clone() + i.clone() * TABLE_WIDTH as i64)]);
+            let index = f.bind("index", U8X16, u8x16("veorq_u8", vec![x, number(128)]));
+            let mut value = i8x16("vqtbl4q_s8", vec![parts[0].clone(), index.clone()]);
+            for (part, entries) in parts.iter().enumerate().skip(1) {
+                let index = u8x16("vsubq_u8", vec![index.clone(), number(64 * part as i64)]);
+                let before = f.bind("value", I8X16, value);
+                value = i8x16("vqtbx4q_s8", vec![before, entries.clone(), index]);
+            }
+            store_16(f, y, at[1].clone() + i * TABLE_WIDTH as i64, value);
+        });
+        if len % TABLE_WIDTH > 0 {
+            f.each("rest", len % TABLE_WIDTH, |f, i| {
+                let i = i + (len - len % TABLE_WIDTH) as i64;
                 let index = f.load(x, at[0].clone() + i.clone()).add(Expr::i32(128));
                 f.store(y, at[1].clone() + i, f.lookup(entries, index));
             });

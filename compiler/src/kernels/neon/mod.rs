@@ -39,54 +39,73 @@ impl Unit {
 
 const ARMV7: VectorUnit = VectorUnit {
     header: "arm_neon.h",
+    c_prologue: IN_FRONT_OF_THE_HEADER,
     c_features: "",
-    c_promised: "defined(__ARM_NEON)",
+    c_promised: "defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)",
     c_register: "w",
     detection: None,
     // Of 32-bit Arm, stable Rust has no intrinsics.
     rust_module: "aarch64",
+    rust_version: "1.88",
     rust_features: "",
     rust_helpers: "",
 };
 
-const AARCH64: VectorUnit = VectorUnit { c_promised: "defined(__ARM_NEON) && defined(__aarch64__)", ..ARMV7 };
+const AARCH64: VectorUnit =
+    VectorUnit { c_promised: "defined(__ARM_NEON) && defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)", ..ARMV7 };
 
 const DOT_PRODUCT: VectorUnit = VectorUnit {
-    c_promised: "defined(__ARM_FEATURE_DOTPROD) && defined(__aarch64__)",
+    c_promised: "defined(__ARM_FEATURE_DOTPROD) && defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)",
     rust_features: "dotprod",
     rust_helpers: DOT_PRODUCT_IN_RUST,
     ..AARCH64
 };
 
+/// Measured with gcc 12 at -O2: a sixth of the instructions of a convolution.
+const IN_FRONT_OF_THE_HEADER: &str = "\
+#if defined(__GNUC__) && !defined(__clang__)
+/* Values kept from one iteration for the next would need more registers than there are. */
+#pragma GCC optimize(\"no-predictive-commoning\")
+#endif";
+
 /// Stable Rust has the instructions, but not their intrinsics.
 const DOT_PRODUCT_IN_RUST: &str = "
-/// Adds to each lane of `sum` the products of four bytes of `a` with the four bytes of `b` that `LANE` tells.
+/// Adds to each lane of `sum` the products of its four bytes of `a` with four bytes of `b`, those of `lane`.
+#[allow(dead_code)]
 #[inline]
 #[target_feature(enable = \"dotprod\")]
-fn vdotq_laneq_s32(sum: int32x4_t, a: int8x16_t, b: int8x16_t, lane: i32) -> int32x4_t {
-    let mut sum = sum;
-    macro_rules! sdot {
-        ($lane:literal) => {
-            // SAFETY: the instruction changes nothing but `sum`.
-            unsafe {
-                core::arch::asm!(
-                    concat!(\"sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[\", $lane, \"]\"),
-                    inlateout(vreg) sum, in(vreg) a, in(vreg) b,
-                    options(pure, nomem, nostack, preserves_flags),
-                )
-            }
-        };
-    }
-    match lane {
-        0 => sdot!(0),
-        1 => sdot!(1),
-        2 => sdot!(2),
-        _ => sdot!(3),
+fn vdotq_laneq_s32(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t, lane: i32) -> int32x4_t {
+    use core::arch::asm;
+    ptqc_comment!(\"SAFETY: the instructions change nothing but `sum`.\");
+    unsafe {
+        match lane {
+            0 => asm!(
+                \"sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[0]\",
+                inlateout(vreg) sum, in(vreg) a, in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            ),
+            1 => asm!(
+                \"sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[1]\",
+                inlateout(vreg) sum, in(vreg) a, in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            ),
+            2 => asm!(
+                \"sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[2]\",
+                inlateout(vreg) sum, in(vreg) a, in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            ),
+            _ => asm!(
+                \"sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[3]\",
+                inlateout(vreg) sum, in(vreg) a, in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            ),
+        }
     }
     sum
 }
 
 /// The same for the lower half of `b`.
+#[allow(dead_code)]
 #[inline]
 #[target_feature(enable = \"dotprod\")]
 fn vdotq_lane_s32(sum: int32x4_t, a: int8x16_t, b: int8x8_t, lane: i32) -> int32x4_t {

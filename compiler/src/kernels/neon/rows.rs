@@ -140,14 +140,19 @@ impl Staging<'_> {
         }
         let left = pad[1] * geometry.channels;
         let first = at_band.clone() * (band.results * geometry.stride[0]) as i64 + -(pad[0] as i64);
-        f.taps(("row", "iy"), first.clone(), band.rows, 1, geometry.input[0], |f, row, iy| {
-            let to = row * pitch as i64 + left as i64;
-            let from = x_at.clone() + iy * geometry.x[1] as i64;
-            self.copy_row(f, from, to, columns);
-        });
         let bands = geometry.output[0] / band.results;
         let end = (bands - 1) * band.results * geometry.stride[0] + band.rows;
         let below = end.saturating_sub(pad[0] + geometry.input[0]);
+        let copy = |f: &mut FunctionBuilder, row: Affine, iy: Affine| {
+            let to = row * pitch as i64 + left as i64;
+            let from = x_at.clone() + iy * geometry.x[1] as i64;
+            self.copy_row(f, from, to, columns);
+        };
+        if pad[0] == 0 && below == 0 {
+            f.each("row", band.rows, |f, row| copy(f, row.clone(), first.clone() + row));
+        } else {
+            f.taps(("row", "iy"), first.clone(), band.rows, 1, geometry.input[0], copy);
+        }
         if bands > 1 && below > 0 {
             let first = first + -(geometry.input[0] as i64);
             f.taps(("row", "below"), first, band.rows, 1, below, |f, row, _| {

@@ -417,7 +417,7 @@ fn gather(a: &mut Assembly, patches: &Patches) {
     let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
     let planes = windows * patches.planes as u64;
     let runs = planes * patches.kernel[0] as u64;
-    let census = patches.census();
+    let census = patches.census(true);
     let slot = |word: usize| format!("[sp, #{}]", WINDOW + word);
     a.total(windows, |a| {
         a.label(90);

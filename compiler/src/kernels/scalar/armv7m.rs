@@ -34,13 +34,13 @@ const TAIL: usize = 48;
 const TAILS: usize = 52;
 const MAIN: usize = 56;
 const NEXT: usize = 60;
-// Where windows are gathered, also:
-const HEAD: usize = 64;
-const BASE: usize = 68;
-const COLUMN: usize = 72;
-const LINE: usize = 76;
-const ORIGIN: usize = 80;
-const COLUMNS: usize = 84;
+// Where windows are gathered, by any kernel:
+pub const HEAD: usize = 64;
+pub const BASE: usize = 68;
+pub const COLUMN: usize = 72;
+pub const LINE: usize = 76;
+pub const ORIGIN: usize = 80;
+pub const COLUMNS: usize = 84;
 const RETURN: usize = 88;
 
 /// Words in front of the rows of weights that both kernels read.
@@ -63,7 +63,7 @@ pub fn pairs(product: &Product) -> Assembly {
     let kind = if product.patches.is_some() { "conv" } else { "pointwise" };
     let mut a = Assembly::new(kind, doc(product), THUMB2);
     let has = Loops::new(k, channels, PAIR_CHANNELS);
-    let frame = if product.patches.is_some() { 92 } else { 64 };
+    let frame = if product.patches.is_some() { WINDOW_FRAME } else { 64 };
     let blob = if product.patches.is_some() { "r3" } else { "r2" };
     a.ops(&format!(
         "push {{r4-r11, lr}}
@@ -84,21 +84,11 @@ pub fn pairs(product: &Product) -> Assembly {
              add r4, #3
              bic r4, #3
              add r4, r2
-             strd r2, r4, [sp, #{X0}]
-             str {blob}, [sp, #{HEAD}]
-             ldr r8, [r3, #{START}]
-             add r8, r0
-             str r8, [sp, #{BASE}]
-             str r8, [sp, #{ORIGIN}]
-             ldr r8, [r3, #{FIRST_COLUMN}]
-             str r8, [sp, #{COLUMN}]
-             ldr r8, [r3, #{FIRST_LINE}]
-             str r8, [sp, #{LINE}]
-             ldr r8, [r3, #{OUTPUT_COLUMNS}]
-             str r8, [sp, #{COLUMNS}]
-             add {blob}, #{}",
-            4 * window::WORDS
+             strd r2, r4, [sp, #{X0}]"
         )),
+    }
+    if product.patches.is_some() {
+        start_windows(&mut a);
     }
     a.ops(&format!("add r7, {blob}\n strd r7, r9, [sp, #{BLOCKS}]\n str {blob}, [sp, #{ROWS}]"));
     a.passes(pair_count, |a| {
@@ -124,6 +114,28 @@ pub fn pairs(product: &Product) -> Assembly {
         gather(&mut a, patches);
     }
     a
+}
+
+/// Bytes of the frame of a kernel that gathers windows.
+pub const WINDOW_FRAME: usize = 92;
+
+/// Reads the words that describe windows at r3, which is then behind them. r0 is the operand. Uses r12.
+pub fn start_windows(a: &mut Assembly) {
+    a.ops(&format!(
+        "str r3, [sp, #{HEAD}]
+         ldr r12, [r3, #{START}]
+         add r12, r0
+         str r12, [sp, #{BASE}]
+         str r12, [sp, #{ORIGIN}]
+         ldr r12, [r3, #{FIRST_COLUMN}]
+         str r12, [sp, #{COLUMN}]
+         ldr r12, [r3, #{FIRST_LINE}]
+         str r12, [sp, #{LINE}]
+         ldr r12, [r3, #{OUTPUT_COLUMNS}]
+         str r12, [sp, #{COLUMNS}]
+         add r3, #{}",
+        4 * window::WORDS
+    ));
 }
 
 /// Which loops a text has: a loop without passes is left out.
@@ -309,12 +321,14 @@ pub fn requantize(a: &mut Assembly, [sum, low, multiplier, zero]: [&str; 4], cla
     a.ops(&format!("cmp {sum}, #{lo}\n it lt\n movlt {sum}, #{lo}\n cmp {sum}, #{hi}\n it gt\n movgt {sum}, #{hi}"));
 }
 
+/// Longest run whose copy is written out.
+const LONGEST_RUN: usize = 64;
+
 /// A subroutine: copies the window to r2 and steps to the next.
-fn gather(a: &mut Assembly, patches: &Patches) {
+pub fn gather(a: &mut Assembly, patches: &Patches) {
     let clips = patches.clips();
     let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
-    let runs = windows * (patches.planes * patches.kernel[0]) as u64;
-    let census = patches.census();
+    let written_out = patches.run() <= LONGEST_RUN && patches.interior() > 0;
     a.total(windows, |a| {
         a.label(90);
         a.comment("A window: r1 its planes, r3 bytes to fill, r5 to copy, r6 to fill; r12 rows, r9 lines.");
@@ -322,18 +336,72 @@ fn gather(a: &mut Assembly, patches: &Patches) {
             "str lr, [sp, #{RETURN}]
              ldr r0, [sp, #{HEAD}]
              ldr r1, [sp, #{BASE}]
-             ldr r5, [r0, #{RUN}]
              ldr r11, [r0, #{PLANES}]"
         ));
         if clips {
             a.ops(&format!(
                 "ldr r4, [sp, #{COLUMN}]
-                 ldr r7, [r0, #{STEP}]
                  ldr r6, [r0, #{ROOM}]
                  rsb r3, r4, #0
                  bic r3, r3, r3, asr #31
                  sub r6, r4, r6
-                 bic r6, r6, r6, asr #31
+                 bic r6, r6, r6, asr #31"
+            ));
+        }
+    });
+    if written_out {
+        inner_window(a, patches, clips);
+    }
+    if clips || !written_out {
+        any_window(a, patches, clips, !written_out);
+    }
+    a.label(85);
+    step_window(a, patches, windows);
+}
+
+/// A window inside of the input, its runs written out.
+fn inner_window(a: &mut Assembly, patches: &Patches, clips: bool) {
+    let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
+    if clips {
+        let in_columns = windows - patches.clipped_columns() * patches.outputs[0] as u64;
+        a.total(windows, |a| a.ops("orrs r4, r3, r6\n bne 70f"));
+        a.total(in_columns, |a| {
+            a.ops(&format!("ldr r9, [sp, #{LINE}]\n ldr r4, [r0, #{HEIGHT}]"));
+            a.ops(&format!("sub r4, #{}\n cmp r9, r4\n bhs 70f", (patches.kernel[0] - 1) * patches.dilation));
+        });
+    }
+    let interior = patches.interior();
+    a.total(interior, |a| a.op(format!("ldr r4, [r0, #{NEXT_ROW}]")));
+    a.total(interior * patches.planes as u64, |a| {
+        a.label(68);
+        a.ops(&format!("mov r12, r1\n ldr r10, [r0, #{KERNEL_ROWS}]"));
+    });
+    a.total(interior * (patches.planes * patches.kernel[0]) as u64, |a| {
+        a.label(69);
+        let run = patches.run();
+        (0..run / 4).for_each(|i| a.ops(&format!("ldr r7, [r12, #{}]\n str r7, [r2], #4", 4 * i)));
+        (run / 4 * 4..run).for_each(|i| a.ops(&format!("ldrb r7, [r12, #{i}]\n strb r7, [r2], #1")));
+        a.ops("add r12, r4\n subs r10, #1\n bne 69b");
+    });
+    a.total(interior * patches.planes as u64, |a| {
+        a.ops(&format!("ldr r5, [r0, #{PLANE_STRIDE}]\n add r1, r5\n subs r11, #1\n bne 68b"));
+    });
+    if clips {
+        a.total(interior, |a| a.op("b 85f"));
+    }
+}
+
+/// A window that may reach outside of the input. `interior` tells that all windows come here.
+fn any_window(a: &mut Assembly, patches: &Patches, clips: bool, interior: bool) {
+    let census = patches.census(interior);
+    let runs = census.inside + census.outside;
+    let planes = census.windows * patches.planes as u64;
+    a.label(70);
+    a.total(census.windows, |a| {
+        a.op(format!("ldr r5, [r0, #{RUN}]"));
+        if clips {
+            a.ops(&format!(
+                "ldr r7, [r0, #{STEP}]
                  mul r3, r3, r7
                  mul r6, r6, r7
                  sub r5, r5, r3
@@ -343,23 +411,19 @@ fn gather(a: &mut Assembly, patches: &Patches) {
             ));
         }
     });
-    a.total(windows * patches.planes as u64, |a| {
+    a.total(planes, |a| {
         a.label(91);
         a.ops(&format!("mov r12, r1\n ldr r10, [r0, #{KERNEL_ROWS}]"));
         if clips {
             a.op(format!("ldr r9, [sp, #{LINE}]"));
         }
     });
+    a.label(92);
     if clips {
-        a.total(runs, |a| {
-            a.label(92);
-            a.ops(&format!("ldr r4, [r0, #{HEIGHT}]\n cmp r9, r4\n bhs 82f"));
-        });
+        a.total(runs, |a| a.ops(&format!("ldr r4, [r0, #{HEIGHT}]\n cmp r9, r4\n bhs 82f")));
         a.total(census.inside, |a| a.ops("movs r4, r3\n beq 72f"));
         fill(a, 71, census.left_bytes);
         a.label(72);
-    } else {
-        a.label(92);
     }
     copy(a, &census);
     if clips {
@@ -373,10 +437,9 @@ fn gather(a: &mut Assembly, patches: &Patches) {
         a.total(runs, |a| a.ops(&format!("ldr r4, [r0, #{DILATION}]\n add r9, r4")));
     }
     a.total(runs, |a| a.ops(&format!("ldr r4, [r0, #{NEXT_ROW}]\n add r12, r4\n subs r10, #1\n bne 92b")));
-    a.total(windows * patches.planes as u64, |a| {
+    a.total(planes, |a| {
         a.ops(&format!("ldr r4, [r0, #{PLANE_STRIDE}]\n add r1, r4\n subs r11, #1\n bne 91b"));
     });
-    step_window(a, patches, windows);
 }
 
 /// Writes r4 bytes of r8.

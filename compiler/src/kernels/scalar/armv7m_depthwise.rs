@@ -6,7 +6,7 @@ use crate::kernels::thumb::THUMB2;
 use crate::program::Assembly;
 
 /// Results that are computed together, at most.
-const WIDEST: usize = 5;
+const WIDEST: usize = 6;
 
 /// Taps of a line up to which its weights stay in registers.
 const HELD: usize = 3;
@@ -27,8 +27,9 @@ const SOURCE: usize = 32;
 const LINES: usize = 36;
 const CONSTANTS: usize = 40;
 const AHEAD: usize = 44;
+const LEFT: usize = 52;
 // A copy of the header.
-const HEADER: usize = 52;
+const HEADER: usize = 56;
 const CHANNELS: usize = HEADER + plane::CHANNELS;
 const OUT_LINES: usize = HEADER + plane::OUT_LINES;
 const BLOCK_COUNT: usize = HEADER + plane::BLOCK_COUNT;
@@ -54,8 +55,7 @@ const FRAME: usize = HEADER + 4 * plane::WORDS;
 
 /// The way of cutting lines that needs fewest instructions; `None` if the text would be too long.
 pub fn blocks(layer: &Depthwise) -> Option<Blocks> {
-    let widest = if layer.kernel[1] <= HELD { WIDEST } else { WIDEST - 1 };
-    let candidates = (1..=widest.min(layer.outputs[1])).map(|width| layer.blocks(width));
+    let candidates = (1..=WIDEST.min(layer.outputs[1])).map(|width| layer.blocks(width));
     let short = candidates.filter(|blocks| layer.kernel[0] * line_length(layer, blocks.width) <= LONGEST);
     short.min_by_key(|&blocks| text(layer, blocks).instructions())
 }
@@ -79,7 +79,7 @@ fn text(layer: &Depthwise, blocks: Blocks) -> Assembly {
         "Depthwise convolution. Each channel is copied into working memory as a plane with its padding, then computed"
             .to_owned(),
         format!("{} results of a line at a time.", blocks.width),
-        "r0 plane, r1 result, r2 weights, r3 bytes between lines, r4-r7, r12 sums, r8-r10 weights, r11 element, lr count."
+        "r0 plane, r1 result, r2 weights, r3 bytes between lines, r4-r7, r12, lr sums, r8-r10 weights, r11 element."
             .to_owned(),
     ];
     let mut a = Assembly::new("depthwise", doc, THUMB2);
@@ -183,6 +183,9 @@ fn copy_plane(a: &mut Assembly, layer: &Depthwise) {
 fn line(a: &mut Assembly, layer: &Depthwise, blocks: Blocks) {
     a.label(6);
     a.ops(&format!("ldr r0, [sp, #{SOURCE}]\n ldr r1, [sp, #{Y_ROW}]\n ldr lr, [sp, #{BLOCK_COUNT}]"));
+    if blocks.width == WIDEST {
+        a.op(format!("str lr, [sp, #{LEFT}]"));
+    }
     if blocks.overlap > 0 {
         a.ops(&format!(
             "ldr r4, [sp, #{FIRST_BLOCK}]
@@ -208,7 +211,7 @@ fn line(a: &mut Assembly, layer: &Depthwise, blocks: Blocks) {
 }
 
 fn block(a: &mut Assembly, layer: &Depthwise, blocks: Blocks) {
-    let sums = &["r4", "r5", "r6", "r7", "r12"][..blocks.width];
+    let sums = &["r4", "r5", "r6", "r7", "r12", "lr"][..blocks.width];
     a.label(7);
     a.op(format!("ldrd r2, r4, [sp, #{WEIGHTS}]"));
     sums[1..].iter().for_each(|sum| a.op(format!("mov {sum}, r4")));
@@ -242,7 +245,11 @@ fn block(a: &mut Assembly, layer: &Depthwise, blocks: Blocks) {
              strd r8, r9, [sp, #{AHEAD}]"
         )),
     }
-    a.ops("subs lr, #1\n bne 7b");
+    // The widest block has a sum where the others count.
+    match blocks.width {
+        WIDEST => a.ops(&format!("ldr r8, [sp, #{LEFT}]\n subs r8, #1\n str r8, [sp, #{LEFT}]\n bne 7b")),
+        _ => a.ops("subs lr, #1\n bne 7b"),
+    }
 }
 
 /// The weights of a line in registers; each element is loaded once for all the sums that it is a part of.

@@ -7,6 +7,7 @@ mod armv6m;
 mod armv6m_depthwise;
 mod armv7m;
 mod armv7m_depthwise;
+mod armv7m_packed;
 mod layer;
 mod pack;
 mod riscv;
@@ -47,6 +48,17 @@ pub const ARMV7M_PAIRS: ProductKernel = ProductKernel {
     },
     rows: 2,
     copies: false,
+};
+
+/// Cortex-M3, two products with one multiplication.
+pub const ARMV7M_PACKED: ProductKernel = ProductKernel {
+    assembly: armv7m_packed::pairs,
+    scratch: armv7m_packed::scratch,
+    constants: |layer| {
+        constants(layer, armv7m_packed::header(&layer.product, layer.weighted.output_zero), armv7m_packed::blocks)
+    },
+    rows: 2,
+    copies: true,
 };
 
 /// Cortex-M3, one row at a time.
@@ -238,6 +250,17 @@ pub const KERNELS: &[Kernel] = &[
         lead: |layer, plan| ARMV7M_PAIRS.lead(layer, plan),
         assembly: true,
         build: |b| ARMV7M_PAIRS.build(b),
+        ..PORTABLE
+    },
+    Kernel {
+        name: "armv7m.packed_product",
+        accepts: ProductKernel::accepts,
+        needs: &[Feature::Thumb2],
+        instructions: |layer, plan| ARMV7M_PACKED.instructions(layer, plan),
+        scratch: |layer, plan| ARMV7M_PACKED.scratch(layer, plan),
+        lead: |layer, plan| ARMV7M_PACKED.lead(layer, plan),
+        assembly: true,
+        build: |b| ARMV7M_PACKED.build(b),
         ..PORTABLE
     },
     Kernel {

@@ -61,6 +61,23 @@ pub fn blocks(rows: &[Row], block: usize, alignment: usize, bytes: &mut Bytes) {
     }
 }
 
+/// Weights of two elements for each channel of a block, then of the next two; rows are filled up with zeros to a
+/// multiple of `unrolled`. `start` writes what comes before the weights of a channel, for all channels of a block.
+pub fn paired(rows: &[Row], block: usize, unrolled: usize, start: impl Fn(&Row, &mut Bytes), bytes: &mut Bytes) {
+    let whole = rows.len() / block * block;
+    for group in rows[..whole].chunks_exact(block).chain(rows[whole..].chunks(1)) {
+        group.iter().for_each(|row| start(row, bytes));
+        for element in (0..group[0].weights.len().next_multiple_of(unrolled)).step_by(2) {
+            for row in group {
+                let weight = |at: usize| row.weights.get(at).copied().unwrap_or(0);
+                bytes.byte(weight(element));
+                bytes.byte(weight(element + 1));
+            }
+        }
+        group.iter().for_each(|row| bytes.word(row.factor));
+    }
+}
+
 /// Channels of a depthwise convolution: bias, factor, weights; each aligned to `alignment` bytes.
 pub fn depthwise(rows: &[Row], alignment: usize, bytes: &mut Bytes) {
     for row in rows {

@@ -1,5 +1,6 @@
 //! Convolutions and linear layers in RV32IM: two products with one multiplication, as on Cortex-M0+.
 
+use super::pack::{self, Bytes, Row};
 use super::shape::{Census, Patches, Product, window};
 use crate::ir::Clamp;
 use crate::program::{Assembly, Dialect};
@@ -71,22 +72,9 @@ pub fn lowest(zero: i32, clamp: Clamp) -> i64 {
     i64::from(clamp.lo - zero)
 }
 
-/// Weights of two elements for each channel of a block, in the order in which they are read.
-pub fn blocks(rows: &[super::pack::Row], bytes: &mut super::pack::Bytes) {
-    let whole = rows.len() / CHANNELS_OF_BLOCK * CHANNELS_OF_BLOCK;
-    let groups = rows[..whole].chunks_exact(CHANNELS_OF_BLOCK).chain(rows[whole..].chunks(1));
-    for group in groups {
-        group.iter().for_each(|row| bytes.word(row.bias));
-        let k = group[0].weights.len();
-        for element in (0..k.next_multiple_of(UNROLLED)).step_by(2) {
-            for row in group {
-                let weight = |at: usize| row.weights.get(at).copied().unwrap_or(0);
-                bytes.byte(weight(element));
-                bytes.byte(weight(element + 1));
-            }
-        }
-        group.iter().for_each(|row| bytes.word(row.factor));
-    }
+/// The channels.
+pub fn blocks(rows: &[Row], bytes: &mut Bytes) {
+    pack::paired(rows, CHANNELS_OF_BLOCK, UNROLLED, |row, bytes| bytes.word(row.bias), bytes);
 }
 
 /// Bytes of working memory: four rows as words, and four windows as they lie in memory.
@@ -398,7 +386,7 @@ fn gather(a: &mut Assembly, patches: &Patches) {
     let windows = (patches.outputs[0] * patches.outputs[1]) as u64;
     let planes = windows * patches.planes as u64;
     let runs = planes * patches.kernel[0] as u64;
-    let census = patches.census();
+    let census = patches.census(true);
     let slot = |word: usize| format!("{}(sp)", WINDOW + word);
     a.total(windows, |a| {
         a.label(90);

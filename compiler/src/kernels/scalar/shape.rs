@@ -48,35 +48,29 @@ pub struct Patches {
     pub aligned: bool,
 }
 
-/// How often the parts of gathering run, for all patches together.
+/// How often the parts of gathering run, for all windows together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Rows inside of the input.
+    /// Windows.
+    pub windows: u64,
+    /// Their rows inside of the input.
     pub inside: u64,
-    /// Rows outside.
+    /// Their rows outside.
     pub outside: u64,
-    /// Rows inside with a part to fill on the left, and bytes of these parts.
+    /// Rows inside with a part to fill on the left.
     pub left: u64,
-    /// Bytes of the parts on the left.
+    /// Bytes of these parts.
     pub left_bytes: u64,
     /// Rows inside with a part to fill on the right.
     pub right: u64,
-    /// Bytes of the parts on the right.
+    /// Bytes of these parts.
     pub right_bytes: u64,
     /// Steps of 8 bytes in copying rows.
     pub eights: u64,
-    /// Rows of 8 bytes and more.
-    pub with_eights: u64,
-    /// Rows with a step of 4 bytes.
+    /// Steps of 4 bytes behind them.
     pub fours: u64,
-    /// Rows with less than 4 bytes left.
-    pub with_bytes: u64,
-    /// Bytes of these.
+    /// Bytes behind these.
     pub bytes: u64,
-    /// All bytes copied.
-    pub copied: u64,
-    /// Rows with bytes to copy.
-    pub with_copied: u64,
 }
 
 impl Patches {
@@ -113,32 +107,45 @@ impl Patches {
         (oy * self.stride[0]).saturating_sub(self.pad[0]) * self.pitch
     }
 
-    /// Counts the steps.
-    pub fn census(&self) -> Census {
-        let mut rows = [0u64; 2];
-        for oy in 0..self.outputs[0] {
-            for ky in 0..self.kernel[0] {
-                let iy = (oy * self.stride[0] + ky * self.dilation) as isize - self.pad[0] as isize;
-                rows[usize::from(iy < 0 || iy >= self.height as isize)] += self.planes as u64;
-            }
-        }
-        let mut census = Census { outside: rows[1] * self.outputs[1] as u64, ..Census::default() };
+    /// Windows that lie inside of the input.
+    pub fn interior(&self) -> u64 {
+        let lines = (0..self.outputs[0]).filter(|&oy| self.lines_outside(oy) == 0).count();
+        let columns = (0..self.outputs[1]).filter(|&ox| self.outside(ox) == (0, 0)).count();
+        (lines * columns) as u64
+    }
+
+    /// Output columns whose windows reach outside of the input on the left or on the right.
+    pub fn clipped_columns(&self) -> u64 {
+        (0..self.outputs[1]).filter(|&ox| self.outside(ox) != (0, 0)).count() as u64
+    }
+
+    /// Rows of the windows of an output line outside of the input.
+    fn lines_outside(&self, oy: usize) -> usize {
+        let line = |ky: usize| (oy * self.stride[0] + ky * self.dilation) as isize - self.pad[0] as isize;
+        (0..self.kernel[0]).filter(|&ky| line(ky) < 0 || line(ky) >= self.height as isize).count()
+    }
+
+    /// Counts the steps; without those of windows that lie inside of the input, if `interior` is false.
+    pub fn census(&self, interior: bool) -> Census {
+        let mut census = Census::default();
         for ox in 0..self.outputs[1] {
             let (left, right) = self.outside(ox);
+            let counts = |oy: &usize| interior || (left, right) != (0, 0) || self.lines_outside(*oy) > 0;
+            let lines: Vec<usize> = (0..self.outputs[0]).filter(counts).map(|oy| self.lines_outside(oy)).collect();
+            let outside = (lines.iter().sum::<usize>() * self.planes) as u64;
+            let inside = (lines.len() * self.kernel[0] * self.planes) as u64 - outside;
             let (left, right) = ((left * self.step) as u64, (right * self.step) as u64);
             let middle = self.run() as u64 - left - right;
-            census.inside += rows[0];
-            census.left += rows[0] * u64::from(left > 0);
-            census.left_bytes += rows[0] * left;
-            census.right += rows[0] * u64::from(right > 0);
-            census.right_bytes += rows[0] * right;
-            census.eights += rows[0] * (middle / 8);
-            census.with_eights += rows[0] * u64::from(middle >= 8);
-            census.fours += rows[0] * (middle / 4 % 2);
-            census.with_bytes += rows[0] * u64::from(middle % 4 > 0);
-            census.bytes += rows[0] * (middle % 4);
-            census.copied += rows[0] * middle;
-            census.with_copied += rows[0] * u64::from(middle > 0);
+            census.windows += lines.len() as u64;
+            census.outside += outside;
+            census.inside += inside;
+            census.left += inside * u64::from(left > 0);
+            census.left_bytes += inside * left;
+            census.right += inside * u64::from(right > 0);
+            census.right_bytes += inside * right;
+            census.eights += inside * (middle / 8);
+            census.fours += inside * (middle / 4 % 2);
+            census.bytes += inside * (middle % 4);
         }
         census
     }

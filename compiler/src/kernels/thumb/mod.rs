@@ -15,6 +15,7 @@ pub const KERNELS: &[Kernel] = &[Kernel {
     accepts: table::accepts,
     needs: &[Feature::Thumb2],
     instructions: table::instructions,
+    lead: |_, _| Some(0),
     assembly: true,
     build: table::build,
     ..PORTABLE

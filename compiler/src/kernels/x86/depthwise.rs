@@ -6,6 +6,8 @@
 //! Interleaving works within 128 bits: part `p` of a vector has, in lane `t` of its piece `i` of 128 bits, channel
 //! `16 i + 4 p + t`. Packing four parts to bytes puts the channels back in order.
 
+use std::collections::BTreeMap;
+
 use super::conv::store_part;
 use super::geometry::{Axis, Geometry};
 use super::isa::{Isa, immediate, load, op, splat};
@@ -76,8 +78,6 @@ struct Shape {
     width: usize,
     /// Neighbouring columns of the result in a vector; more than one where the channels are few.
     columns: usize,
-    /// Where the constants of the first vector begin, counted in channels.
-    constants: usize,
 }
 
 impl Shape {
@@ -89,13 +89,12 @@ impl Shape {
     /// The vectors of a layer, wide ones first.
     fn all(isa: &Isa, g: &Geometry) -> Vec<Shape> {
         let channels = g.groups;
-        let (taps, columns) = Shape::axes(g);
+        let (_, columns) = Shape::axes(g);
         // Few channels that fill a vector together with those of the columns beside them.
         let joined = isa.bytes() / channels;
         let dense = columns.y == channels && columns.stride == 1 && channels.is_multiple_of(SHORTEST);
         if dense && joined > 1 && isa.bytes().is_multiple_of(channels) && columns.output.is_multiple_of(joined) {
-            let _ = taps;
-            return vec![Shape { first: 0, count: 1, width: isa.bytes(), columns: joined, constants: 0 }];
+            return vec![Shape { first: 0, count: 1, width: isa.bytes(), columns: joined }];
         }
         let mut shapes = vec![];
         let mut first = 0;
@@ -103,7 +102,7 @@ impl Shape {
             let left = channels.next_multiple_of(SHORTEST) - first;
             if width <= isa.bytes() && left >= width {
                 let count = left / width;
-                shapes.push(Shape { first, count, width, columns: 1, constants: first });
+                shapes.push(Shape { first, count, width, columns: 1 });
                 first += count * width;
             }
         }
@@ -205,7 +204,6 @@ impl<'a> Kernel<'a> {
     fn positions(&self, f: &mut FunctionBuilder, shape: &Shape, vector: &Affine, y: &Affine, live: usize) {
         let ((taps, taps_step), (columns, columns_step)) = (self.taps, self.columns);
         let channel = vector.clone() * shape.width as i64 + shape.first as i64;
-        let constants = vector.clone() * shape.width as i64 + shape.constants as i64;
         let count = columns.output / shape.columns;
         let most = if self.isa.vnni { 4 } else { 2 };
         let pixels = (1..=most.min(count)).rev().find(|&pixels| count.is_multiple_of(pixels) && pixels > 1);
@@ -219,12 +217,12 @@ impl<'a> Kernel<'a> {
             };
             let width = pixels * shape.columns;
             f.each("p", count / pixels, |f, p| {
-                self.tile(f, shape, at(p * width as i64), &constants, pixels, live);
+                self.tile(f, shape, at(p * width as i64), &channel, pixels, live);
             });
             let rest = count % pixels;
             if rest > 0 {
                 let first = Affine::from(((count - rest) * shape.columns) as i64);
-                self.tile(f, shape, at(first), &constants, rest, live);
+                self.tile(f, shape, at(first), &channel, rest, live);
             }
         });
     }
@@ -235,13 +233,13 @@ impl<'a> Kernel<'a> {
         f: &mut FunctionBuilder,
         shape: &Shape,
         (stage, y): (Affine, Affine),
-        constants: &Affine,
+        channel: &Affine,
         pixels: usize,
         live: usize,
     ) {
         let (isa, bits, part_bytes) = (self.isa, shape.bits(), shape.width / PARTS);
         let (columns, step) = self.columns;
-        let part_of = |part: usize| constants.clone() + (part * part_bytes) as i64;
+        let part_of = |part: usize| channel.clone() + (part * part_bytes) as i64;
         let mut accs: Vec<Vec<Reg>> = vec![vec![]; pixels];
         for part in 0..PARTS {
             let bias = load(f, self.bias, part_of(part), shape.width, 4);
@@ -252,7 +250,7 @@ impl<'a> Kernel<'a> {
         }
         // Distance in the stage of each column that some window of the tile contains, and by which taps of which pixel.
         let pixel_step = shape.columns * columns.stride * step;
-        let mut uses: std::collections::BTreeMap<usize, Vec<(usize, usize)>> = Default::default();
+        let mut uses: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
         for pixel in 0..pixels {
             for tap in 0..columns.kernel {
                 uses.entry(pixel * pixel_step + tap * columns.dilation * step).or_default().push((pixel, tap));
@@ -262,7 +260,7 @@ impl<'a> Kernel<'a> {
             for (distance, users) in &uses {
                 let quads = self.interleaved(f, shape, stage.clone() + *distance as i64, group);
                 for (part, quad) in quads.into_iter().enumerate() {
-                    self.multiply(f, shape, quad, &accs, users, (constants, group, part));
+                    self.multiply(f, shape, quad, &accs, users, (channel, group, part));
                 }
             }
         }
@@ -315,13 +313,13 @@ impl<'a> Kernel<'a> {
         quad: Expr,
         accs: &[Vec<Reg>],
         users: &[(usize, usize)],
-        (constants, group, part): (&Affine, usize, usize),
+        (channel, group, part): (&Affine, usize, usize),
     ) {
         let (isa, bits) = (self.isa, shape.bits());
         let steps = self.taps.0.kernel.div_ceil(TAPS);
         let per_channel = steps * self.columns.0.kernel * TAPS;
         let at = |tap: usize| {
-            constants.clone() * per_channel as i64 + (((tap * steps + group) * PARTS + part) * shape.width) as i64
+            channel.clone() * per_channel as i64 + (((tap * steps + group) * PARTS + part) * shape.width) as i64
         };
         if isa.vnni {
             for &(pixel, tap) in users {

@@ -1,6 +1,6 @@
 //! The vector instructions of x86, written once for three widths. Intel's names differ in their prefix only.
 
-use crate::program::{Affine, Buffer, Detection, Expr, FunctionBuilder, Reg, Type, VectorUnit};
+use crate::program::{Affine, Buffer, Cmp, Detection, Expr, FunctionBuilder, Reg, Type, VectorUnit};
 
 /// A level of x86's vector instructions.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ const OSXSAVE: u32 = 1 << 27;
 pub static AVX512: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "avx512f,avx512bw,avx512vl,avx512vnni",
         c_promised: "defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)",
         c_register: "v",
@@ -30,6 +31,7 @@ pub static AVX512: Isa = Isa {
             state: 0xe6,
         }),
         rust_module: "x86_64",
+        rust_version: "1.89",
         rust_features: "avx512f,avx512bw,avx512vl,avx512vnni",
         rust_helpers: "",
     },
@@ -41,11 +43,13 @@ pub static AVX512: Isa = Isa {
 pub static AVX2: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "avx2",
         c_promised: "defined(__AVX2__)",
         c_register: "v",
         detection: Some(Detection { leaf1_ecx: OSXSAVE, leaf7_ebx: 1 << 5, leaf7_ecx: 0, state: 0x6 }),
         rust_module: "x86_64",
+        rust_version: "1.88",
         rust_features: "avx2",
         rust_helpers: "",
     },
@@ -57,11 +61,13 @@ pub static AVX2: Isa = Isa {
 pub static SSE41: Isa = Isa {
     unit: VectorUnit {
         header: "immintrin.h",
+        c_prologue: "",
         c_features: "sse4.1",
         c_promised: "defined(__SSE4_1__)",
         c_register: "v",
         detection: Some(Detection { leaf1_ecx: 1 << 19, leaf7_ebx: 0, leaf7_ecx: 0, state: 0 }),
         rust_module: "x86_64",
+        rust_version: "1.88",
         rust_features: "sse4.1",
         rust_helpers: "",
     },
@@ -162,15 +168,11 @@ impl Isa {
         else {
             return f.each("i", len, |f, i| {
                 let value = f.load(source, from + i.clone());
-                let unsigned = f.bind("unsigned", Type::I32, value.add(Expr::i32(128)));
-                // The same bits as a signed byte.
-                let byte = Expr::select(
-                    crate::program::Cmp::Lt,
-                    unsigned.clone(),
-                    Expr::i32(128),
-                    unsigned.clone(),
-                    unsigned.sub(Expr::i32(256)),
-                );
+                let x = f.bind("value", Type::I32, value);
+                // The bits of `x + 128` as a signed byte.
+                let negative = x.clone().min(Expr::i32(-1)).add(Expr::i32(128));
+                let positive = x.clone().max(Expr::i32(0)).sub(Expr::i32(128));
+                let byte = Expr::select(Cmp::Lt, x, Expr::i32(0), negative, positive);
                 f.store(target, to.clone() + i.clone() * scale as i64, byte);
                 if wide {
                     f.store(target, to + i * scale as i64 + 1, Expr::i32(0));

@@ -6,7 +6,7 @@ use crate::ir::{Clamp, Interval, Multiplier};
 use crate::kernels::LayerBuilder;
 use crate::ops::QuantOp;
 use crate::plan::{Layer, Plan, Work};
-use crate::program::{Affine, Expr, Reg};
+use crate::program::{Affine, Expr, FunctionBuilder, Reg};
 
 /// Positions of the result, and the positions of the input behind each.
 struct Mean {
@@ -103,7 +103,7 @@ pub fn build(b: &mut LayerBuilder, isa: &'static Isa) {
     b.f.vectors(&isa.unit);
     each_output(&mut b.f, &mean.outputs, (Affine::default(), Affine::default()), &mut |f, from, to| {
         let factors = requantize.lanes(f, isa, bits, &Affine::default());
-        let part = |f: &mut crate::program::FunctionBuilder, channel: Affine| {
+        let part = |f: &mut FunctionBuilder, channel: Affine| {
             let start = splat(bits, 32, -(mean.count() as i64) * i64::from(mean.zeros.0));
             let sum: Reg = f.mutable("sum", vector(bits), start);
             each_tap(f, &mean.window, from.clone() + channel.clone(), &mut |f, at| {
@@ -124,10 +124,10 @@ pub fn build(b: &mut LayerBuilder, isa: &'static Isa) {
 }
 
 fn each_output(
-    f: &mut crate::program::FunctionBuilder,
+    f: &mut FunctionBuilder,
     axes: &[(usize, usize, usize)],
     at: (Affine, Affine),
-    body: &mut dyn FnMut(&mut crate::program::FunctionBuilder, &Affine, &Affine),
+    body: &mut dyn FnMut(&mut FunctionBuilder, &Affine, &Affine),
 ) {
     let Some((&(count, from, to), inner)) = axes.split_first() else { return body(f, &at.0, &at.1) };
     f.each("o", count, |f, o| {
@@ -136,10 +136,10 @@ fn each_output(
 }
 
 fn each_tap(
-    f: &mut crate::program::FunctionBuilder,
+    f: &mut FunctionBuilder,
     axes: &[(usize, usize)],
     at: Affine,
-    body: &mut dyn FnMut(&mut crate::program::FunctionBuilder, Affine),
+    body: &mut dyn FnMut(&mut FunctionBuilder, Affine),
 ) {
     let Some((&(count, step), inner)) = axes.split_first() else { return body(f, at) };
     f.each("k", count, |f, k| each_tap(f, inner, at + k * step as i64, body));

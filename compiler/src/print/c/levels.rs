@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use ptqc_codegen_templates::c as templates;
 
 use super::super::common::KernelNames;
-use super::{c_type, print_call};
-use crate::program::{Arg, Call, Program, VectorUnit};
+use super::{c_type, print_step};
+use crate::program::{Arg, Call, Memory, Program, Step, VectorUnit, calls};
 
 /// The levels of a program, the best first; empty if there is only level 0.
 pub fn levels(program: &Program, names: &KernelNames, uses_arena: bool) -> Vec<templates::Level> {
@@ -23,8 +23,8 @@ pub fn levels(program: &Program, names: &KernelNames, uses_arena: bool) -> Vec<t
         attribute: attribute(variant.unit),
         parameters: parameters(program, uses_arena).join(", "),
         arguments: arguments(program, uses_arena).join(", "),
-        unused: unused(program, &variant.calls, uses_arena),
-        calls: variant.calls.iter().map(|call| print_call(program, call, names)).collect(),
+        unused: unused(program, &variant.steps, uses_arena),
+        steps: variant.steps.iter().map(|step| print_step(program, step, names)).collect(),
     };
     program.variants.iter().enumerate().map(level).collect()
 }
@@ -32,10 +32,10 @@ pub fn levels(program: &Program, names: &KernelNames, uses_arena: bool) -> Vec<t
 /// The condition under which a function is needed; empty if it always is.
 pub fn guard(program: &Program, is_called: impl Fn(&Call) -> bool) -> String {
     let count = program.variants.len();
-    let uses = |calls: &[Call]| calls.iter().any(&is_called);
+    let uses = |steps: &[Step]| calls(steps).any(&is_called);
     let mut levels: BTreeSet<usize> =
-        program.variants.iter().enumerate().filter(|(_, v)| uses(&v.calls)).map(|(index, _)| count - index).collect();
-    if uses(&program.calls) {
+        program.variants.iter().enumerate().filter(|(_, v)| uses(&v.steps)).map(|(index, _)| count - index).collect();
+    if uses(&program.steps) {
         levels.insert(0);
     }
     if levels.len() == count + 1 {
@@ -58,12 +58,12 @@ pub fn attribute(unit: &VectorUnit) -> String {
     }
 }
 
-/// Parameters that a list of calls does not need.
-pub fn unused(program: &Program, calls: &[Call], uses_arena: bool) -> Vec<String> {
-    let is_used = |wanted: &dyn Fn(&Arg) -> bool| calls.iter().any(|call| call.args.iter().any(wanted));
-    let arena = (uses_arena && !is_used(&|arg| matches!(arg, Arg::Arena(_)))).then(|| "arena".to_owned());
+/// Parameters that a list of steps does not need.
+pub fn unused(program: &Program, steps: &[Step], uses_arena: bool) -> Vec<String> {
+    let is_used = |wanted: &dyn Fn(&Arg) -> bool| calls(steps).any(|call| call.args.iter().any(wanted));
+    let arena = (uses_arena && !is_used(&|arg| arg.memory == Memory::Arena)).then(|| "arena".to_owned());
     let inputs = program.inputs.iter().enumerate();
-    let inputs = inputs.filter(|(index, _)| !is_used(&|arg| matches!(arg, Arg::Input(input) if input == index)));
+    let inputs = inputs.filter(|(index, _)| !is_used(&|arg| arg.memory == Memory::Input(*index)));
     arena.into_iter().chain(inputs.map(|(_, input)| input.name.clone())).collect()
 }
 

@@ -10,8 +10,10 @@ use askama::Template;
 use ptqc_codegen_templates::c as templates;
 
 use super::common::{KernelNames, number_lines, plain_text, wrapped};
-use super::{ArenaMode, Bundle, Interface, TensorInfo};
-use crate::program::{Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Param, Program, Signature, VectorUnit};
+use super::{ArenaMode, Bundle, Interface, TensorInfo, WeightsMemory};
+use crate::program::{
+    Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Memory, Param, Program, Signature, Step, VectorUnit,
+};
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
@@ -88,7 +90,7 @@ fn prototype(program: &Program, interface: &Interface) -> String {
 }
 
 fn source(program: &Program, interface: &Interface) -> templates::Source {
-    let in_arena = |arg: &Arg| matches!(arg, Arg::Arena(_));
+    let in_arena = |arg: &Arg| arg.memory == Memory::Arena;
     let uses_arena = program.arena_bytes > 0 && program.all_calls().any(|call| call.args.iter().any(in_arena));
     let caller = interface.arena == ArenaMode::Caller;
     let names = KernelNames::of(program);
@@ -97,25 +99,38 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         provenance: unwrapped(&interface.provenance),
         name: program.name.clone(),
         upper: program.name.to_uppercase(),
+        constant: constant(interface),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
         helpers: expr::helpers(program),
-        headers: headers(program),
+        prologues: unique(units(program).map(|unit| unit.c_prologue)),
+        headers: unique(units(program).map(|unit| unit.header)),
         register: units(program).map(|unit| unit.c_register).next(),
         requirements: requirements(program, &names),
         kernels: names.kernels.iter().map(|(name, function)| kernel(program, name, function)).collect(),
         functions: loops.map(|(index, f)| function(program, index, f)).collect(),
         levels: levels::levels(program, &names, uses_arena),
         prototype: prototype(program, interface),
-        calls: program.calls.iter().map(|call| print_call(program, call, &names)).collect(),
+        steps: program.steps.iter().map(|step| print_step(program, step, &names)).collect(),
         static_arena: uses_arena && !caller,
-        unused_parameters: levels::unused(program, &program.calls, uses_arena || caller),
+        unused_parameters: levels::unused(program, &program.steps, uses_arena || caller),
     }
 }
 
 fn weights(program: &Program, interface: &Interface) -> templates::Weights {
     templates::Weights {
         provenance: unwrapped(&interface.provenance),
+        upper: program.name.to_uppercase(),
+        constant: constant(interface),
+        section: interface.weights.section.clone(),
         arrays: program.blobs.iter().map(|blob| array(program, blob)).collect(),
+    }
+}
+
+/// What constants are declared as.
+fn constant(interface: &Interface) -> &'static str {
+    match interface.weights.memory {
+        WeightsMemory::Flash => "const ",
+        WeightsMemory::Ram => "",
     }
 }
 
@@ -136,9 +151,9 @@ fn requirements(program: &Program, names: &KernelNames) -> Vec<&'static str> {
     assembly.chain(vectors).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The headers with the intrinsics that a program calls.
-fn headers(program: &Program) -> Vec<&'static str> {
-    units(program).map(|unit| unit.header).collect::<BTreeSet<_>>().into_iter().collect()
+/// Each text once, in a fixed order; no empty ones.
+fn unique(texts: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    texts.filter(|text| !text.is_empty()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn units(program: &Program) -> impl Iterator<Item = &'static VectorUnit> + '_ {
@@ -175,6 +190,15 @@ fn parameters(function: &Function) -> String {
     function.params.iter().map(parameter).collect::<Vec<_>>().join(", ")
 }
 
+/// Calls, in a loop if they are repeated.
+fn print_step(program: &Program, step: &Step, names: &KernelNames) -> templates::Step {
+    templates::Step {
+        times: step.times,
+        indent: if step.times > 1 { "    " } else { "  " },
+        calls: step.calls.iter().map(|call| print_call(program, call, names)).collect(),
+    }
+}
+
 /// A call. What is said of a layer stands above its function, or above the call where layers share one.
 fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates::Call {
     let function = &program.functions[call.function];
@@ -182,11 +206,11 @@ fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates:
         .args
         .iter()
         .zip(&function.params)
-        .map(|(arg, param)| match *arg {
-            Arg::Input(index) => program.inputs[index].name.clone(),
-            Arg::Output(index) => program.outputs[index].name.clone(),
-            Arg::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
-            Arg::Arena(offset) => arena_pointer(offset, param.signature.elem, param.access),
+        .map(|(arg, param)| match arg.memory {
+            Memory::Input(index) => pointer(&program.inputs[index].name, arg),
+            Memory::Output(index) => pointer(&program.outputs[index].name, arg),
+            Memory::Blob(id) => format!("{}_{}", program.name, program.blobs[id.0].name),
+            Memory::Arena => arena_pointer(arg, param.signature.elem, param.access),
         })
         .collect();
     let kernel = names.name(call.function);
@@ -196,15 +220,27 @@ fn print_call(program: &Program, call: &Call, names: &KernelNames) -> templates:
     }
 }
 
+/// A pointer to a part of a buffer of bytes.
+fn pointer(name: &str, arg: &Arg) -> String {
+    let advance = match arg.advance {
+        0 => String::new(),
+        advance => format!(" + pass * {advance}"),
+    };
+    match arg.start {
+        0 => format!("{name}{advance}"),
+        start => format!("{name} + {start}{advance}"),
+    }
+}
+
 /// A typed pointer into the arena. Through `void *`, because the offset has been aligned for the type.
-fn arena_pointer(offset: usize, elem: Elem, access: Access) -> String {
-    let bytes = if offset == 0 { "arena".to_owned() } else { format!("arena + {offset}") };
+fn arena_pointer(arg: &Arg, elem: Elem, access: Access) -> String {
+    let bytes = pointer("arena", arg);
     let constant = if access == Access::Read { "const " } else { "" };
     match elem {
         Elem::U8 => bytes,
         Elem::I8 | Elem::I16 | Elem::I32 | Elem::U32 | Elem::I64 => {
             let cast = format!("({constant}{} *)({constant}void *)", c_type(elem));
-            if offset == 0 { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
+            if bytes == "arena" { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
         }
     }
 }

@@ -11,7 +11,9 @@ use super::expr::{Names, Packed, elem_type, loader};
 use super::levels;
 use super::stmt::{self, comment, ident};
 use super::{function_name, static_name, weights_file};
-use crate::program::{Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Program, Signature, Variant};
+use crate::program::{
+    Access, Arg, Buffer, Call, Elem, Expr, Function, Index, Memory, Param, Program, Signature, Step, Variant,
+};
 
 /// Lines of documentation inside of a module are not longer than this.
 const DOC_LINE: usize = 90;
@@ -67,7 +69,7 @@ fn packed(program: &Program, call: &Call) -> Packed {
         .iter()
         .zip(params)
         .enumerate()
-        .filter(|(_, (arg, param))| matches!(arg, Arg::Arena(_)) && param.signature.elem.bytes() > 1);
+        .filter(|(_, (arg, param))| arg.memory == Memory::Arena && param.signature.elem.bytes() > 1);
     wide.map(|(index, _)| Buffer::Param(index)).collect()
 }
 
@@ -139,22 +141,24 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
     let parameters: TokenStream = io_parameters(program);
     let names = program.inputs.iter().chain(&program.outputs).map(|signature| ident(&signature.name));
     let names = quote!(#(#names),*);
-    let in_arena = |arg: &Arg| matches!(arg, Arg::Arena(_));
+    let in_arena = |arg: &Arg| arg.memory == Memory::Arena;
     let uses_arena = program.all_calls().any(|call| call.args.iter().any(in_arena)) || !program.variants.is_empty();
-    let steps = program.calls.iter().map(|call| print_call(program, call, variants));
+    let takes_parts = uses_arena || program.all_calls().any(|call| has_part(program, call));
+    let steps =
+        |steps: &[Step]| -> TokenStream { steps.iter().map(|step| print_step(program, step, variants)).collect() };
     let (mut items, passed) = match interface.arena {
-        ArenaMode::Static => (owning_model(program), quote!(&mut self.arena,)),
-        ArenaMode::Caller => (borrowing_model(), quote!(self.arena,)),
+        ArenaMode::Static => (owning_model(program), uses_arena.then(|| quote!(&mut self.arena,))),
+        ArenaMode::Caller => (borrowing_model(), uses_arena.then(|| quote!(self.arena,))),
     };
     let lifetime = (interface.arena == ArenaMode::Caller).then(|| quote!(<'_>));
     let levels = levels::branches(program, &quote!(#passed #names));
-    let body = match uses_arena {
+    let body = match takes_parts {
         true => quote! {
             #levels
             let done = infer(#passed #names);
             debug_assert!(done.is_some(), "a tensor lies outside of the arena");
         },
-        false => quote!(#(#steps)*),
+        false => steps(&program.steps),
     };
     let unused_self = (!uses_arena).then(|| quote!(#[allow(clippy::unused_self)]));
     // The interface has every input, even one that nothing is computed from.
@@ -170,12 +174,12 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
             }
         }
     });
-    if uses_arena {
-        let steps =
-            |calls: &[Call]| -> TokenStream { calls.iter().map(|call| print_call(program, call, variants)).collect() };
-        items.push(infer(program, &parameters, &steps(&program.calls), None));
+    if takes_parts {
+        let arena = uses_arena.then(|| quote!(arena: &mut [i8; ARENA_BYTES],));
+        let parameters = quote!(#arena #parameters);
+        items.push(infer(program, &parameters, &steps(&program.steps), None));
         items.extend(
-            program.variants.iter().map(|variant| infer(program, &parameters, &steps(&variant.calls), Some(variant))),
+            program.variants.iter().map(|variant| infer(program, &parameters, &steps(&variant.steps), Some(variant))),
         );
     }
     if !program.variants.is_empty() {
@@ -211,14 +215,14 @@ fn infer(program: &Program, parameters: &TokenStream, steps: &TokenStream, varia
         }
     };
     let attributes = quote! {
-        #[doc = " The layers, in order. Lengths and offsets are constants of which the planner has checked that they fit, so"]
-        #[doc = " that rustc removes every `?`."]
+        #[doc = " The layers, in order. The planner has checked that every part lies inside of its memory: no `?` ever ends"]
+        #[doc = " this function, and where offsets are constants rustc removes it."]
     };
     quote! {
         #attributes
         #unused
         #[allow(clippy::trivially_copy_pass_by_ref)]
-        #head #name(arena: &mut [i8; ARENA_BYTES], #parameters) -> Option<()> {
+        #head #name(#parameters) -> Option<()> {
             #steps
             Some(())
         }
@@ -226,7 +230,8 @@ fn infer(program: &Program, parameters: &TokenStream, steps: &TokenStream, varia
 }
 
 fn has_unused_input(program: &Program) -> bool {
-    let is_used = |input: usize| program.calls.iter().any(|call| call.args.contains(&Arg::Input(input)));
+    let reads = |call: &Call, input: usize| call.args.iter().any(|arg| arg.memory == Memory::Input(input));
+    let is_used = |input: usize| program.all_calls().any(|call| reads(call, input));
     !(0..program.inputs.len()).all(is_used)
 }
 
@@ -299,6 +304,46 @@ fn borrowing_model() -> Vec<TokenStream> {
     vec![structure, constructors]
 }
 
+/// Calls, in a loop if they are repeated.
+fn print_step(program: &Program, step: &Step, variants: &Variants) -> TokenStream {
+    let calls: TokenStream = step.calls.iter().map(|call| print_call(program, call, variants)).collect();
+    if step.times == 1 {
+        return calls;
+    }
+    let times = Literal::usize_unsuffixed(step.times);
+    let note = comment("Each pass is some rows further.");
+    quote!(#note for pass in 0..#times { #calls })
+}
+
+/// A position that advances with every pass.
+fn offset(start: isize, advance: isize) -> TokenStream {
+    let step = Literal::usize_unsuffixed(advance.unsigned_abs());
+    let first = Literal::usize_unsuffixed(start.unsigned_abs());
+    match (start, advance) {
+        (_, 0) => quote!(#first),
+        (0, _) => quote!(#step * pass),
+        (1.., 1..) => quote!(#first + #step * pass),
+        // Never negative: the checker has seen every pass.
+        (1.., _) => quote!(#first - #step * pass),
+        (_, _) => quote!(#step * pass - #first),
+    }
+}
+
+/// Whether an argument is less than the caller's whole buffer.
+fn is_part(program: &Program, arg: &Arg, param: &Param) -> bool {
+    let whole = match arg.memory {
+        Memory::Input(index) => program.inputs[index].len,
+        Memory::Output(index) => program.outputs[index].len,
+        Memory::Arena | Memory::Blob(_) => return false,
+    };
+    param.signature.len != whole
+}
+
+fn has_part(program: &Program, call: &Call) -> bool {
+    let function = &program.functions[call.function];
+    call.args.iter().zip(&function.params).any(|(arg, param)| is_part(program, arg, param))
+}
+
 /// A call, after the statements that take its operands out of the arena. The arena is split around the operands that
 /// are written, and the others are in one of the parts beside them.
 fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStream {
@@ -310,22 +355,24 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     let (split, parts) = split_arena(program, call);
     let args = call.args.iter().zip(&function.params).map(|(arg, param)| {
         let wide = param.signature.elem.bytes() > 1;
-        match *arg {
-            Arg::Input(index) => name_of(&program.inputs[index]),
-            Arg::Output(index) => name_of(&program.outputs[index]),
-            Arg::Blob(id) => {
+        match arg.memory {
+            Memory::Input(index) => caller_buffer(&program.inputs[index], arg, param),
+            Memory::Output(index) => caller_buffer(&program.outputs[index], arg, param),
+            Memory::Blob(id) => {
                 let constant = ident(&static_name(&program.blobs[id.0].name));
                 quote!(&weights::#constant)
             }
-            Arg::Arena(_) if param.access != Access::Read => {
+            Memory::Arena if param.access != Access::Read => {
                 let name = ident(&param.signature.name);
                 if wide { quote!(#name.as_chunks_mut().0.first_chunk_mut()?) } else { quote!(#name) }
             }
-            Arg::Arena(offset) => {
+            Memory::Arena => {
                 let span = if wide { quote!(wide_span) } else { quote!(span) };
-                let (start, part) = parts.iter().rfind(|(start, _)| *start <= offset).expect("some part has it");
-                let (part, offset) = (ident(part), Literal::usize_unsuffixed(offset - start));
-                quote!(#span(#part, #offset)?)
+                let (start, moved, part) =
+                    parts.iter().rfind(|(start, _, _)| *start <= arg.start).expect("some part has it");
+                let part = ident(part);
+                let from = offset(arg.start as isize - *start as isize, arg.advance as isize - *moved as isize);
+                quote!(#span(#part, #from)?)
             }
         }
     });
@@ -334,7 +381,7 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     let width: usize = args.iter().map(|arg| arg.to_string().replace(' ', "").len() + 3).sum();
     if width > CALL {
         for ((arg, param), place) in args.iter_mut().zip(&function.params).zip(&call.args) {
-            if matches!(place, Arg::Arena(_)) && param.access == Access::Read {
+            if place.memory == Memory::Arena && param.access == Access::Read {
                 let name = ident(&param.signature.name);
                 lets.extend(quote!(let #name = #arg;));
                 *arg = quote!(#name);
@@ -352,33 +399,28 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
 }
 
 /// Statements that split the arena around the operands of a call that are written there, and the parts beside them:
-/// where each begins and its name.
-fn split_arena(program: &Program, call: &Call) -> (TokenStream, Vec<(usize, &'static str)>) {
+/// where each begins, how far that moves with every pass, and its name.
+fn split_arena(program: &Program, call: &Call) -> (TokenStream, Vec<(usize, isize, &'static str)>) {
     let function = &program.functions[call.function];
-    let spans: Vec<_> = call
-        .args
-        .iter()
-        .zip(&function.params)
-        .filter_map(|(arg, param)| match *arg {
-            Arg::Arena(offset) => Some((offset, offset + param.signature.len * param.signature.elem.bytes(), param)),
-            Arg::Input(_) | Arg::Output(_) | Arg::Blob(_) => None,
-        })
-        .collect();
+    let in_arena = call.args.iter().zip(&function.params).filter(|(arg, _)| arg.memory == Memory::Arena);
+    let bytes = |param: &Param| param.signature.len * param.signature.elem.bytes();
+    let spans: Vec<_> = in_arena.map(|(arg, param)| (arg, arg.start + bytes(param), param)).collect();
     let reads = |from: usize, to: usize| {
-        spans.iter().any(|(start, _, param)| param.access == Access::Read && (from..to).contains(start))
+        spans.iter().any(|(arg, _, param)| param.access == Access::Read && (from..to).contains(&arg.start))
     };
     let mut written: Vec<_> = spans.iter().filter(|(_, _, param)| param.access != Access::Read).collect();
-    written.sort_by_key(|(start, _, _)| *start);
+    written.sort_by_key(|(arg, _, _)| arg.start);
     let mut statements = quote!();
     let mut parts = vec![];
-    let (mut at, mut rest) = (0, "arena");
-    for (index, (start, end, param)) in written.iter().enumerate() {
-        if *start > at {
+    let (mut at, mut moved, mut rest) = (0, 0, "arena");
+    for (index, (arg, end, param)) in written.iter().enumerate() {
+        let advance = arg.advance as isize;
+        if arg.start > at || advance != moved {
             let part = if index == 0 { "before" } else { "between" };
-            let name = if reads(at, *start) { ident(part) } else { ident("_") };
-            let (whole, offset) = (ident(rest), Literal::usize_unsuffixed(start - at));
-            statements.extend(quote!(let (#name, rest) = #whole.split_at_mut_checked(#offset)?;));
-            parts.push((at, part));
+            let name = if reads(at, arg.start) { ident(part) } else { ident("_") };
+            let (whole, from) = (ident(rest), offset((arg.start - at) as isize, advance - moved));
+            statements.extend(quote!(let (#name, rest) = #whole.split_at_mut_checked(#from)?;));
+            parts.push((at, moved, part));
             rest = "rest";
         }
         let after = match written.get(index + 1) {
@@ -387,42 +429,56 @@ fn split_arena(program: &Program, call: &Call) -> (TokenStream, Vec<(usize, &'st
             None => "_",
         };
         let (name, after, whole) = (ident(&param.signature.name), ident(after), ident(rest));
-        let bytes = Literal::usize_unsuffixed(end - start);
+        let bytes = Literal::usize_unsuffixed(bytes(param));
         statements.extend(match param.signature.elem.bytes() {
             1 => quote!(let (#name, #after) = #whole.split_first_chunk_mut()?;),
             _ => quote!(let (#name, #after) = #whole.split_at_mut_checked(#bytes)?;),
         });
-        (at, rest) = (*end, "rest");
+        (at, moved, rest) = (*end, advance, "rest");
     }
-    parts.push(if written.is_empty() { (0, "arena") } else { (at, "after") });
+    parts.push(if written.is_empty() { (0, 0, "arena") } else { (at, moved, "after") });
     (statements, parts)
+}
+
+/// An input or output of the model, or a part of it.
+fn caller_buffer(signature: &Signature, arg: &Arg, param: &Param) -> TokenStream {
+    let name = name_of(signature);
+    if param.signature.len == signature.len {
+        return name;
+    }
+    let from = offset(arg.start as isize, arg.advance as isize);
+    match param.access {
+        Access::Read => quote!(span(#name, #from)?),
+        Access::Write | Access::ReadWrite => quote!(#name.get_mut(#from..)?.first_chunk_mut()?),
+    }
 }
 
 /// A call of a function of assembly, which takes addresses.
 fn print_kernel_call(program: &Program, call: &Call, kernel: &str) -> TokenStream {
     let function = &program.functions[call.function];
-    let uses_arena = call.args.iter().any(|arg| matches!(arg, Arg::Arena(_)));
+    let uses_arena = call.args.iter().any(|arg| arg.memory == Memory::Arena);
     let memory = uses_arena.then(|| quote!(let memory = arena.as_mut_ptr();));
     let named = call.args.iter().zip(&function.params).map(|(arg, param)| {
         let name = ident(&param.signature.name);
         let written = param.access != Access::Read;
-        let value = match *arg {
-            Arg::Input(index) => {
+        let from = offset(arg.start as isize, arg.advance as isize);
+        let moved = ((arg.start, arg.advance) != (0, 0)).then(|| quote!(.wrapping_add(#from)));
+        let value = match arg.memory {
+            Memory::Input(index) => {
                 let input = name_of(&program.inputs[index]);
-                quote!(#input.as_ptr())
+                quote!(#input.as_ptr() #moved)
             }
-            Arg::Output(index) => {
+            Memory::Output(index) => {
                 let output = name_of(&program.outputs[index]);
-                if written { quote!(#output.as_mut_ptr()) } else { quote!(#output.as_ptr()) }
+                if written { quote!(#output.as_mut_ptr() #moved) } else { quote!(#output.as_ptr() #moved) }
             }
-            Arg::Blob(id) => {
+            Memory::Blob(id) => {
                 let constant = ident(&static_name(&program.blobs[id.0].name));
                 quote!(weights::#constant.as_ptr())
             }
-            Arg::Arena(offset) => {
-                let offset = Literal::usize_unsuffixed(offset);
+            Memory::Arena => {
                 let cast = if written { quote!(cast()) } else { quote!(cast_const().cast()) };
-                quote!(memory.wrapping_add(#offset).#cast)
+                quote!(memory.wrapping_add(#from).#cast)
             }
         };
         (quote!(let #name = #value;), name)
@@ -525,7 +581,7 @@ fn span_helpers(program: &Program) -> Vec<TokenStream> {
     let reads = |wide: bool| {
         program.all_calls().filter(|call| loops(call)).any(|call| {
             call.args.iter().zip(&program.functions[call.function].params).any(|(arg, param)| {
-                matches!(arg, Arg::Arena(_))
+                (arg.memory == Memory::Arena || is_part(program, arg, param))
                     && param.access == Access::Read
                     && (param.signature.elem.bytes() > 1) == wide
             })
@@ -617,7 +673,7 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
         if !uses_buffer(function.stmts(), Buffer::Blob(id)) {
             continue;
         }
-        let short = blob.name.strip_prefix(&format!("{}_", function.name)).unwrap_or(&blob.name);
+        let short = blob.name.strip_prefix(&format!("{}_", function.layer)).unwrap_or(&blob.name);
         names.blobs[index] = names.scope.fresh(short);
         let (local, constant) = (ident(&names.blobs[index]), ident(&static_name(&blob.name)));
         constants.push(quote!(let #local = &weights::#constant;));

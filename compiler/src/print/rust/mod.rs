@@ -62,7 +62,11 @@ fn source(program: &Program, interface: &Interface) -> String {
         (false, true) => "unsafe code for vector instructions only",
         (false, false) => "no unsafe code",
     };
-    head.push(format!("Integers only, {unsafety}, no allocation, no panic, no dependency; Rust 1.88, edition 2021."));
+    let units = program.functions.iter().filter_map(|function| function.vectors);
+    let version = units.map(|unit| unit.rust_version).fold("1.88", Ord::max);
+    head.push(format!(
+        "Integers only, {unsafety}, no allocation, no panic, no dependency; Rust {version}, edition 2021."
+    ));
     head.push("Declare it as a module, or include it from the output folder of a build script:".to_owned());
     head.push(format!("    mod {0} {{ include!(concat!(env!(\"OUT_DIR\"), \"/{0}.rs\")); }}", program.name));
     let head: String = head.iter().map(|line| format!("// {line}").trim_end().to_owned() + "\n").collect();
@@ -72,12 +76,14 @@ fn source(program: &Program, interface: &Interface) -> String {
 /// Constants as text: tokens for each of some hundred thousand numbers would take longer than the rest of a build.
 fn weights(program: &Program, interface: &Interface) -> String {
     let mut text: String = comment_lines(&interface.provenance).iter().map(|line| format!("// {line}\n")).collect();
+    let section = interface.weights.rust_section();
+    let section = section.map_or(String::new(), |section| format!("#[link_section = \"{section}\"]\n"));
     for blob in &program.blobs {
         let (name, elem, len) = (static_name(&blob.name), elem_type(blob.elem), blob.data.len());
         let lines: String =
             number_lines(blob, LINE, |value| value.to_string()).iter().map(|line| format!("    {line}\n")).collect();
         text += &format!(
-            "\n/// {}\n#[rustfmt::skip]\npub static {name}: [{elem}; {len}] = [\n{lines}];\n",
+            "\n/// {}\n{section}#[rustfmt::skip]\npub static {name}: [{elem}; {len}] = [\n{lines}];\n",
             plain_text(&blob.doc)
         );
     }
