@@ -89,6 +89,7 @@ pub const KERNELS: &[Kernel] = &[
     Kernel {
         scratch: depthwise::scratch,
         lead: depthwise::lead,
+        replaces: depthwise::replaces,
         ..kernel("mve.depthwise", depthwise::accepts, depthwise::instructions, depthwise::build)
     },
     kernel("mve.linear", linear::accepts, linear::instructions, linear::build),
