@@ -14,7 +14,7 @@ out=target/examples/digits
 echo "== building ptqc (the first time takes some minutes)"
 cargo build --release --quiet -p ptqc
 echo "== compiling the model to C"
-target/release/ptqc build examples/digits/digits.onnx --calib examples/digits/calib.npy --target cortex-m4 -o "$out"
+target/release/ptqc build examples/digits/digits.onnx --calib examples/digits/calib.npy --target generic -o "$out"
 echo "== compiling the C and running it"
 cc -std=c99 -Wall -Wextra -O2 -I "$out" examples/digits/main.c "$out/digits.c" "$out/digits_weights.c" -o "$out/demo"
 "$out/demo"

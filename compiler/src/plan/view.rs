@@ -152,8 +152,11 @@ pub struct Dim {
 }
 
 /// The loops that visit all elements of tensors of one shape together, outermost first as the last tensor lies in
-/// memory, joined where all tensors allow it. `None` if their axes have different factors.
+/// memory, joined where all tensors allow it. `None` if their axes have different factors, or are not as many.
 pub fn nest(views: &[&View]) -> Option<Vec<Dim>> {
+    if views.iter().any(|view| view.axes.len() != views[0].axes.len()) {
+        return None;
+    }
     let mut dims = vec![];
     for axis in 0..views[0].axes.len() {
         dims.extend(axis_dims(views, axis)?);

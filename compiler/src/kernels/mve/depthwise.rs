@@ -117,12 +117,6 @@ impl Kernel {
         self.geometry.outputs / self.geometry.inputs
     }
 
-    /// Whether results may replace the input, each element its own: an element is copied before its result is stored.
-    fn replaces(&self) -> bool {
-        let g = &self.geometry;
-        self.is_blocked() && g.stride == [1, 1] && g.size == g.result && g.inputs == g.outputs
-    }
-
     fn scratch(&self) -> usize {
         // Behind the last band: windows of results that do not exist, and the rest of the last vector.
         self.band() * self.banded() + LANES * self.step() + 2 * VECTOR
@@ -164,9 +158,12 @@ pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
     if by_rows { geometry.lead_by_rows() } else { None }
 }
 
-/// Whether results may lie where the input lies.
+/// Whether results may take the place of the inputs: every row is in the bands before the results of the row are stored,
+/// and these lie where the row was.
 pub fn replaces(layer: &Layer, plan: &Plan) -> bool {
-    Kernel::of(layer, plan).is_some_and(|kernel| kernel.replaces())
+    let Some(Kernel { geometry, .. }) = Kernel::of(layer, plan) else { return false };
+    let single = plan.tensor(layer.result).ty.shape.dims()[0] == 1;
+    single && geometry.result == geometry.size && geometry.outputs == geometry.inputs && geometry.stride == [1, 1]
 }
 
 /// Text and constants.
