@@ -45,8 +45,12 @@ const HEADER: &[&str] = &[
     "next_load",
     "stride",
     "outputs",
+    "first_row",
+    "first_load",
+    "first_rows",
+    "unused",
 ];
-const LOCALS: &[&str] = &["stream", "x", "y", "to", "from", "filter"];
+const LOCALS: &[&str] = &["stream", "x", "y", "to", "from", "filter", "x_block", "y_block", "bands", "blocks"];
 
 /// What the text and the constants are made from.
 #[derive(Debug)]
@@ -97,9 +101,25 @@ impl Kernel {
         self.geometry.kernel[0] * (self.geometry.columns() - 1) + self.padded_rows()
     }
 
+    /// Whether a block of channels is finished before the next one begins, so that there are few bands. Of exchanged axes
+    /// only: otherwise the input is to be read row by row, so that results can take its place.
+    fn is_blocked(&self) -> bool {
+        self.geometry.transposed && self.geometry.result[0] > 1 && self.geometry.inputs.is_multiple_of(WHOLE)
+    }
+
+    /// Channels that have bands.
+    fn banded(&self) -> usize {
+        if self.is_blocked() { WHOLE } else { self.geometry.inputs }
+    }
+
+    /// Filters of a channel.
+    fn filters(&self) -> usize {
+        self.geometry.outputs / self.geometry.inputs
+    }
+
     fn scratch(&self) -> usize {
         // Behind the last band: windows of results that do not exist, and the rest of the last vector.
-        self.band() * self.geometry.inputs + LANES * self.step() + 2 * VECTOR
+        self.band() * self.banded() + LANES * self.step() + 2 * VECTOR
     }
 
     /// Columns of the input that windows reach.
@@ -188,7 +208,7 @@ impl Kernel {
         words.size(self.width());
         words.size(g.columns());
         words.word(i64::from(u32::from(input_zero as u8) * 0x0001_0001));
-        words.size(g.inputs);
+        words.size(self.banded());
         words.word(output_zero);
         words.size(g.result[1] / LANES);
         words.size(y_column);
@@ -198,7 +218,11 @@ impl Kernel {
         words.size(0);
         words.size(g.stride[0]);
         words.size(g.stride[0]);
-        words.size(g.outputs);
+        words.size(self.banded() * self.filters());
+        words.word(-(g.pad[0] as i64));
+        words.size(g.kernel[0]);
+        words.size(g.result[0]);
+        words.size(0);
     }
 
     fn assembly(&self) -> Assembly {
@@ -220,11 +244,22 @@ impl Kernel {
         if !self.copies_few() {
             self.set_tail(&mut a);
         }
-        a.passes(g.result[0] as u64, |a| {
-            a.label(8);
-            self.load(a);
-            self.row(a);
-            f.ops(a, "ldrd r0, r1, {load}\n ldr r2, {next_load}\n subs r1, #1\n strd r2, r1, {load}\n bne 8b");
+        let blocks = g.inputs / self.banded();
+        if self.is_blocked() {
+            a.op(format!("mov r3, #{blocks}"));
+            f.ops(&mut a, "strd r0, r1, {x_block}\n strd r2, r3, {bands}");
+        }
+        a.passes(blocks as u64, |a| {
+            a.label(13);
+            a.passes(g.result[0] as u64, |a| {
+                a.label(8);
+                self.load(a);
+                self.row(a);
+                f.ops(a, "ldrd r0, r1, {load}\n ldr r2, {next_load}\n subs r1, #1\n strd r2, r1, {load}\n bne 8b");
+            });
+            if self.is_blocked() {
+                self.next_block(a);
+            }
         });
         f.leave(&mut a);
         a
@@ -233,6 +268,17 @@ impl Kernel {
     /// Channels that are copied together.
     fn chunk(&self) -> usize {
         if self.geometry.inputs < WHOLE { HALF } else { WHOLE }
+    }
+
+    /// To the next channels; r9 is behind the constants of the last ones.
+    fn next_block(&self, a: &mut Assembly) {
+        let f = &self.frame;
+        a.comment("The next sixteen channels.");
+        f.ops(a, "ldrd r0, r1, {x_block}\n ldrd r2, r3, {bands}\n str r9, {stream}");
+        a.op(format!("add r0, #{WHOLE}"));
+        a.op(format!("add r1, #{}", WHOLE * self.filters()));
+        f.ops(a, "strd r0, r1, {x_block}\n strd r0, r1, {x}\n strd r2, r2, {to}\n ldr r1, {first_row}\n str r1, {row}");
+        f.ops(a, "ldrd r0, r1, {first_load}\n strd r0, r1, {load}\n subs r3, #1\n strd r2, r3, {bands}\n bne 13b");
     }
 
     /// Whether there are fewer channels than that.
@@ -252,7 +298,7 @@ impl Kernel {
     fn load(&self, a: &mut Assembly) {
         let (g, f) = (&self.geometry, &self.frame);
         let (copied, filled) = g.loads();
-        let chunks = g.inputs.div_ceil(self.chunk()) as u64;
+        let chunks = self.banded().div_ceil(self.chunk()) as u64;
         a.comment("Copies rows. q1: offsets of the bands of eight channels, of a whole vector the even ones, q3: of the odd ones;");
         a.comment("q2: padding.");
         f.ops(a, "ldr r4, {band}\n mov r6, #0");
@@ -332,7 +378,7 @@ impl Kernel {
     /// To the next channels; the last chunk ends at the last one.
     fn next_chunk(&self, a: &mut Assembly, more: &str, label: u32) {
         let chunk = self.chunk();
-        if self.geometry.inputs <= chunk {
+        if self.banded() <= chunk {
             return;
         }
         a.op(format!("mov r0, #{chunk}"));
@@ -352,8 +398,8 @@ impl Kernel {
         let (g, f) = (&self.geometry, &self.frame);
         f.ops(a, "ldr r9, {stream}\n ldr r10, {from}\n ldr r11, {y}\n ldr r7, {zero}\n ldr r8, {y_step_4}");
         f.ops(a, "ldr r0, {outputs}\n add r0, r11\n str r0, {y_end}");
-        let filters = g.outputs / g.inputs;
-        a.passes(g.inputs as u64, |a| {
+        let filters = self.filters();
+        a.passes(self.banded() as u64, |a| {
             a.label(3);
             if filters > 1 {
                 a.op(format!("mov r0, #{filters}"));

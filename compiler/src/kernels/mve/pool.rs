@@ -1,5 +1,4 @@
-//! Largest elements and means under windows that lie inside the input, and means over whole axes: vectors of neighbouring
-//! channels.
+//! Largest elements and means under windows, and means over whole axes: vectors of neighbouring channels.
 
 use super::frame::Frame;
 use super::geometry::is_channels_last;
@@ -47,7 +46,29 @@ struct Pool {
     positions: [Steps; 2],
     taps: [Steps; 2],
     channels: usize,
+    clip: Option<[Clip; 2]>,
 }
+
+/// How windows reach out of an axis.
+#[derive(Debug, Clone, Copy)]
+struct Clip {
+    pad: usize,
+    size: usize,
+    stride: usize,
+}
+
+impl Clip {
+    /// Number of taps of a window inside the axis.
+    fn inside(self, position: usize, taps: usize) -> usize {
+        let start = position * self.stride;
+        (start + taps).min(self.pad + self.size) - start.max(self.pad).min(self.pad + self.size)
+    }
+}
+
+/// Words of the header for windows that reach out of the input: for each axis where the first window starts, the size, the
+/// step, the taps.
+const CLIP_HEADER: &[&str] = &["row", "height", "stride_y", "taps_y", "first_column", "width", "stride_x", "taps_x"];
+const CLIP_LOCALS: &[&str] = &["row_start", "column"];
 
 impl Pool {
     fn of(layer: &Layer, plan: &Plan) -> Option<Pool> {
@@ -98,7 +119,7 @@ impl Pool {
                 };
                 let (multiplier, clamp) = (mean.multiplier, mean.clamp);
                 let kind = Kind::Mean { multiplier, input_zero: mean.input_zero, output_zero: mean.output_zero, clamp };
-                Pool { kind, positions: [steps(None), steps(rows)], taps, channels }.checked()
+                Pool { kind, positions: [steps(None), steps(rows)], taps, channels, clip: None }.checked()
             }
             _ => None,
         }
@@ -108,7 +129,12 @@ impl Pool {
         let (x, y) = (plan.tensor(layer.operands[0]), plan.tensor(layer.result));
         let (input, result) = (x.ty.shape.dims(), y.ty.shape.dims());
         let dense = is_channels_last(&x.view, input) && is_channels_last(&y.view, result);
-        if !dense || input[0] != 1 || !(1..=2).contains(&window.rank()) || window.pads(&input[2..]) {
+        if !dense || input[0] != 1 || !(1..=2).contains(&window.rank()) {
+            return None;
+        }
+        let clips = window.pads(&input[2..]);
+        // The number of elements under a window only matters to a mean.
+        if clips && (!matches!(kind, Kind::Max) || window.dilation.iter().any(|&d| d != 1)) {
             return None;
         }
         let channels = input[1];
@@ -121,11 +147,23 @@ impl Pool {
         let along = |axis: usize, elements: usize| elements * if axis == 0 { size[1] } else { 1 } * channels;
         let positions = [0, 1].map(|axis| Steps { count: outputs[axis], step: along(axis, stride[axis]) });
         let mut taps = [0, 1].map(|axis| Steps { count: kernel[axis], step: along(axis, dilation[axis]) });
-        if taps[0].step == taps[1].count * taps[1].step {
+        if !clips && taps[0].step == taps[1].count * taps[1].step {
             // Rows of taps that follow each other are one.
             taps = [Steps { count: 1, step: 0 }, Steps { count: kernel[0] * kernel[1], step: taps[1].step }];
         }
-        Pool { kind, positions, taps, channels }.checked()
+        let pad = match window.pad_begin[..] {
+            [only] => [0, only],
+            _ => [window.pad_begin[0], window.pad_begin[1]],
+        };
+        let clip = clips.then(|| [0, 1].map(|axis| Clip { pad: pad[axis], size: size[axis], stride: stride[axis] }));
+        // Every window has an element: a last one that starts in the padding has been dropped.
+        let clip_fits = clip.is_none_or(|clip| {
+            [0, 1].iter().all(|&axis| (0..outputs[axis]).all(|o| clip[axis].inside(o, kernel[axis]) > 0))
+        });
+        if !clip_fits {
+            return None;
+        }
+        Pool { kind, positions, taps, channels, clip }.checked()
     }
 
     fn checked(self) -> Option<Pool> {
@@ -150,7 +188,10 @@ impl Pool {
     }
 
     fn assembly(&self) -> Assembly {
-        let f = Frame::new(0, HEADER, LOCALS);
+        let f = match self.clip {
+            None => Frame::new(0, HEADER, LOCALS),
+            Some(_) => Frame::new(0, &[HEADER, CLIP_HEADER].concat(), &[LOCALS, CLIP_LOCALS].concat()),
+        };
         let (bits, lanes) = self.lanes();
         let (name, what) = match self.kind {
             Kind::Max => ("mve_max", "Largest elements"),
@@ -166,10 +207,18 @@ impl Pool {
         f.ops(&mut a, "mov r5, r1\n str r0, {x}\n ldr r9, {taps}\n ldr r12, {tap}\n ldr r4, {tap_row}");
         a.passes(self.positions[0].count as u64, |a| {
             a.label(8);
-            f.ops(a, "ldr r10, {x}\n ldr r0, {columns}");
+            match self.clip {
+                None => f.ops(a, "ldr r10, {x}"),
+                Some(_) => clip_rows(a, &f),
+            }
+            f.ops(a, "ldr r0, {columns}");
             a.passes(self.positions[1].count as u64, |a| {
                 a.label(5);
-                f.ops(a, "str r0, {left}\n mov r6, r10\n ldr r11, {channels}");
+                f.ops(a, "str r0, {left}");
+                if self.clip.is_some() {
+                    clip_columns(a, &f);
+                }
+                f.ops(a, "mov r6, r10\n ldr r11, {channels}");
                 a.passes(self.channels.div_ceil(lanes) as u64, |a| {
                     a.label(6);
                     a.comment("A vector of channels at r6.");
@@ -192,6 +241,18 @@ impl Pool {
         a
     }
 
+    /// Passes of the loops over the rows of windows and over taps, in all.
+    fn passes(&self, lanes: usize) -> (u64, u64) {
+        let inside = |axis: usize| -> usize {
+            let taps = self.taps[axis].count;
+            let one = |position: usize| self.clip.map_or(taps, |clip| clip[axis].inside(position, taps));
+            (0..self.positions[axis].count).map(one).sum()
+        };
+        let vectors = self.channels.div_ceil(lanes);
+        let rows = inside(0) * vectors;
+        ((rows * self.positions[1].count) as u64, (rows * inside(1)) as u64)
+    }
+
     fn window(&self, a: &mut Assembly, f: &Frame, bits: usize, lanes: usize) {
         let then = if self.channels.is_multiple_of(lanes) { "" } else { "t" };
         if !then.is_empty() {
@@ -202,10 +263,11 @@ impl Pool {
             Kind::Mean { .. } => "vmov.i32 q0, #0",
         });
         f.ops(a, "mov r3, r6\n ldr r8, {tap_rows}");
-        a.passes(self.taps[0].count as u64, |a| {
+        let (rows, taps) = self.passes(lanes);
+        a.total(rows, |a| {
             a.label(7);
             a.ops("mov r2, r3\n dls lr, r9");
-            a.passes(self.taps[1].count as u64, |a| {
+            a.total(taps, |a| {
                 a.label(2);
                 if !then.is_empty() {
                     a.op("vpst");
@@ -239,6 +301,21 @@ impl Pool {
     }
 }
 
+/// The rows of the windows of a row of results that lie inside the input: the first goes to `row_start`, their number to
+/// `tap_rows`.
+fn clip_rows(a: &mut Assembly, f: &Frame) {
+    f.ops(a, "ldrd r0, r2, {row}\n rsbs r1, r0, #0\n it mi\n movmi r1, #0\n subs r2, r2, r0\n ldrd r3, r6, {stride_y}");
+    f.ops(a, "cmp r2, r6\n it gt\n movgt r2, r6\n subs r2, r2, r1\n str r2, {tap_rows}\n add r1, r0\n add r0, r3");
+    f.ops(a, "str r0, {row}\n ldr r2, {x}\n mla r1, r1, r4, r2\n str r1, {row_start}\n ldr r0, {first_column}\n str r0, {column}");
+}
+
+/// The columns of a window that lie inside the input: the first goes to r10, their number to r9.
+fn clip_columns(a: &mut Assembly, f: &Frame) {
+    f.ops(a, "ldr r0, {column}\n ldr r2, {width}\n rsbs r1, r0, #0\n it mi\n movmi r1, #0\n subs r2, r2, r0");
+    f.ops(a, "ldrd r3, r6, {stride_x}\n cmp r2, r6\n it gt\n movgt r2, r6\n sub r9, r2, r1\n add r1, r0\n add r0, r3");
+    f.ops(a, "str r0, {column}\n ldr r2, {row_start}\n mla r10, r1, r12, r2");
+}
+
 /// From sums to means: r0 is the zero point of the result, r1 the bias.
 fn requantize(a: &mut Assembly, q: &str) {
     a.op(format!("vadd.i32 {q}, {q}, r1"));
@@ -261,17 +338,27 @@ pub fn instructions(layer: &Layer, plan: &Plan) -> u64 {
 pub fn build(b: &mut LayerBuilder) {
     let Some(pool) = Pool::of(b.layer, b.plan) else { return };
     let mut words = Words::default();
-    for Steps { count, step } in pool.positions {
-        words.size(count);
-        words.size(step);
-    }
+    let [rows, columns] = pool.positions;
+    words.size(rows.count);
+    // Where windows are clipped, rows are counted from the start of the input.
+    words.size(if pool.clip.is_some() { 0 } else { rows.step });
+    words.size(columns.count);
+    words.size(columns.step);
     words.size(pool.channels);
     for Steps { count, step } in pool.taps {
         words.size(count);
         words.size(step);
     }
     match pool.kind {
-        Kind::Max => (0..3).for_each(|_| words.size(0)),
+        Kind::Max => {
+            (0..3).for_each(|_| words.size(0));
+            for (clip, taps) in pool.clip.iter().flatten().zip(pool.taps) {
+                words.word(-(clip.pad as i64));
+                words.size(clip.size);
+                words.size(clip.stride);
+                words.size(taps.count);
+            }
+        }
         Kind::Mean { multiplier, input_zero, output_zero, clamp } => {
             words.word(output_zero);
             words.word(-(pool.count() as i64) * i64::from(input_zero));
