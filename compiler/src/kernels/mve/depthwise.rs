@@ -395,7 +395,7 @@ impl Kernel {
 
     /// A row of results.
     fn row(&self, a: &mut Assembly) {
-        let (g, f) = (&self.geometry, &self.frame);
+        let f = &self.frame;
         f.ops(a, "ldr r9, {stream}\n ldr r10, {from}\n ldr r11, {y}\n ldr r7, {zero}\n ldr r8, {y_step_4}");
         f.ops(a, "ldr r0, {outputs}\n add r0, r11\n str r0, {y_end}");
         let filters = self.filters();

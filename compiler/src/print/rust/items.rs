@@ -627,6 +627,7 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
     let intrinsics = modules.iter().map(|module| {
         let module = ident(module);
         quote!(
+            #[allow(unused_imports)]
             use core::arch::#module::*;
         )
     });
