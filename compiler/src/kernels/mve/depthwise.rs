@@ -102,9 +102,10 @@ impl Kernel {
     }
 
     /// Whether a block of channels is finished before the next one begins, so that there are few bands. Of exchanged axes
-    /// only: otherwise the input is to be read row by row, so that results can take its place.
+    /// and of a single row only: otherwise the input is to be read row by row, so that results can take its place.
     fn is_blocked(&self) -> bool {
-        self.geometry.transposed && self.geometry.result[0] > 1 && self.geometry.inputs.is_multiple_of(WHOLE)
+        let one_by_one = self.geometry.transposed || self.geometry.result[0] == 1;
+        one_by_one && self.geometry.inputs.is_multiple_of(WHOLE)
     }
 
     /// Channels that have bands.
@@ -153,17 +154,20 @@ pub fn scratch(layer: &Layer, plan: &Plan) -> usize {
 
 /// How far results run ahead of the inputs that are still to be read.
 pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
-    let Kernel { geometry, .. } = Kernel::of(layer, plan)?;
-    let by_rows = !geometry.transposed || geometry.result[0] == 1;
-    if by_rows { geometry.lead_by_rows() } else { None }
+    let kernel = Kernel::of(layer, plan)?;
+    let by_rows = !kernel.is_blocked() && (!kernel.geometry.transposed || kernel.geometry.result[0] == 1);
+    if by_rows { kernel.geometry.lead_by_rows() } else { None }
 }
 
 /// Whether results may take the place of the inputs: every row is in the bands before the results of the row are stored,
-/// and these lie where the row was.
+/// and these lie where the row was. If there is but one row, they lie where elements of their own channel were.
 pub fn replaces(layer: &Layer, plan: &Plan) -> bool {
-    let Some(Kernel { geometry, .. }) = Kernel::of(layer, plan) else { return false };
+    let Some(kernel) = Kernel::of(layer, plan) else { return false };
+    let (g, elements) = (&kernel.geometry, |id| plan.tensor(id).ty.shape.len());
+    let row_by_row = g.result == g.size && g.stride == [1, 1];
+    let all_at_once = kernel.is_blocked() && g.result[0] == 1 && elements(layer.result) <= elements(layer.operands[0]);
     let single = plan.tensor(layer.result).ty.shape.dims()[0] == 1;
-    single && geometry.result == geometry.size && geometry.outputs == geometry.inputs && geometry.stride == [1, 1]
+    single && g.outputs == g.inputs && (row_by_row || all_at_once)
 }
 
 /// Text and constants.
