@@ -219,7 +219,8 @@ fn constants_go_where_they_are_wanted() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the arena, at most: for no goal in particular what is live at the most demanding layer, and with the goal Ram.
+/// Bytes of the arena, at most: for no goal in particular what is live at the most demanding layer, and with the goal Ram,
+/// of plain loops. Kernels with working memory may need as much more as they say.
 const BUDGETS: [(&str, usize, usize); 4] = [
     ("resnet8_cifar10", 49_152, 21_000),
     ("dscnn_kws", 16_000, 10_000),
@@ -235,6 +236,9 @@ fn real_models_keep_to_their_budgets() -> Result<()> {
             for (goal, most) in [(Goal::Balanced, usual), (Goal::Speed, usual), (Goal::Ram, least)] {
                 let Some(build) = build(model, target, goal)? else { continue };
                 let bytes = build.report.arena.bytes;
+                let scratch =
+                    build.plan.layers.iter().filter_map(|layer| Some(build.plan.buffers[layer.scratch?].bytes));
+                let most = if goal == Goal::Ram { most + scratch.max().unwrap_or(0) } else { most };
                 assert!(bytes <= most, "{name} on {target} for {goal:?}: {bytes} bytes, {most} allowed");
             }
         }

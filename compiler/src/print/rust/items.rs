@@ -642,6 +642,7 @@ fn layers(program: &Program, variants: &Variants) -> TokenStream {
         #[doc = " One function for each layer. Indices follow the layout in memory, and casts have been proven to lose nothing."]
         #[allow(clippy::needless_range_loop)]
         #[allow(clippy::manual_memcpy)]
+        #[allow(clippy::self_assignment)]
         #[allow(clippy::similar_names)]
         #[allow(clippy::cast_possible_truncation)]
         #[allow(clippy::cast_possible_wrap)]

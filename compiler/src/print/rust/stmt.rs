@@ -170,7 +170,7 @@ impl Printer<'_, '_> {
 
     fn store(&mut self, buffer: Buffer, index: &Affine, value: &Expr) -> TokenStream {
         let (mut index, mut lets) = (index.clone(), quote!());
-        if 4 * self.depth + self.position(&index).len() + 44 > LINE {
+        if 4 * self.depth + self.names.buffer(buffer).len() + self.position(&index).len() + 43 > LINE {
             (lets, index) = self.named_position(&index);
         }
         let target = format!("{}[{}]", self.names.buffer(buffer), self.position(&index));
