@@ -23,7 +23,7 @@ use crate::report::fields;
 const SCALAR_ERROR: f64 = 0.25;
 
 /// The same where compilers vectorise loops.
-const VECTOR_ERROR: f64 = 0.5;
+const VECTOR_ERROR: f64 = 0.6;
 
 fn target(name: &str) -> &'static Target {
     Target::find(name).unwrap()
