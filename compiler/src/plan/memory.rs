@@ -240,7 +240,7 @@ mod tests {
             for b in 0..n {
                 let together = a != b && lives[a].0 <= lives[b].1 && lives[b].0 <= lives[a].1;
                 behind[a][b] = together.then_some(sizes[a] as isize);
-                if together && lives[b].1 == lives[a].0 && next(random) % 2 == 0 {
+                if together && lives[b].1 == lives[a].0 && next(random).is_multiple_of(2) {
                     behind[a][b] = Some(sizes[a].min(next(random) % 100) as isize);
                 }
             }

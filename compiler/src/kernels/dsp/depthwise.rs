@@ -430,7 +430,7 @@ impl Shape<'_> {
                  subs r5, r4, r5
                  ble 5f"
             ));
-            let short = if self.channels % GROUP == 0 { 0 } else { self.batch as u64 };
+            let short = if self.channels.is_multiple_of(GROUP) { 0 } else { self.batch as u64 };
             a.total(short, |a| a.ops("mov r6, r5\n subs r4, r4, r5"));
             a.label(5);
             a.ops(&format!(

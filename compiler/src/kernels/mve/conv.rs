@@ -88,7 +88,7 @@ impl Kernel {
         }
         let patches = Products::new(1, g.taps() * g.inputs, g.outputs).filter(|p| p.held && g.gathers());
         let rows = Products::new(g.kernel[0], g.kernel[1] * g.inputs, g.outputs).filter(|_| !g.planar);
-        let rows = rows.map(Products::from_table);
+        let rows = rows.map(Products::with_table);
         let rows = rows.map(|rows| if g.stride[1] == 1 { rows.slide(g.inputs) } else { rows });
         let ways = [(Source::Rows, rows), (Source::Patches, patches)];
         let kernels = ways.into_iter().filter_map(|(source, products)| {

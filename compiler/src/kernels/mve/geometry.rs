@@ -31,7 +31,7 @@ pub struct Geometry {
 }
 
 /// The convolution of a layer.
-pub fn conv<'a>(layer: &'a Layer) -> Option<&'a QConv> {
+pub fn conv(layer: &Layer) -> Option<&QConv> {
     match &layer.work {
         Work::Operator(QuantOp::Conv(conv)) => Some(conv),
         _ => None,

@@ -25,6 +25,7 @@ const UNROLLED: usize = 8;
 const HEADER: &[&str] = &["passes", "groups", "zero"];
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
 enum Kernel {
     One(Rows),
     Many(Pointwise),

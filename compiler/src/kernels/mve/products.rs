@@ -113,7 +113,7 @@ impl Products {
     }
 
     /// The same with addresses from the table.
-    pub fn from_table(self) -> Products {
+    pub fn with_table(self) -> Products {
         Products { held: false, ..self }
     }
 

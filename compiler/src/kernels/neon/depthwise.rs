@@ -162,7 +162,7 @@ impl<'a> Depthwise<'a> {
             self.block(f, &source, &y_at, channels, pixels);
         };
         f.each("ox", columns / pixels, |f, at| block(f, at * pixels as i64, pixels));
-        if columns % pixels > 0 {
+        if !columns.is_multiple_of(pixels) {
             block(f, Affine::from((columns - columns % pixels) as i64), columns % pixels);
         }
     }

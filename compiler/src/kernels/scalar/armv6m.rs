@@ -58,7 +58,7 @@ pub fn header(product: &Product, zero: i32) -> Vec<i64> {
         product.pixels as i64,
         bytes,
         // Each sum of two products has 2^15 added.
-        bytes / 2 << 15,
+        (bytes / 2) << 15,
         rounding(zero, product.clamp),
         product.channels as i64 * (bytes + 8),
         -k,

@@ -61,7 +61,7 @@ pub fn header(product: &Product, zero: i32) -> Vec<i64> {
     let bytes = row_bytes(product);
     let channel = bytes + 8;
     let whole = product.channels / CHANNELS_OF_BLOCK * CHANNELS_OF_BLOCK;
-    let words = [product.k, product.channels, product.pixels, bytes, bytes / 2 << 15];
+    let words = [product.k, product.channels, product.pixels, bytes, (bytes / 2) << 15];
     let sizes = [whole * channel, product.channels * channel];
     let number = |value: &usize| *value as i64;
     words.iter().map(number).chain([lowest(zero, product.clamp)]).chain(sizes.iter().map(number)).collect()

@@ -158,8 +158,9 @@ impl Tile {
         let tiles = (1..=most_blocks.min(blocks))
             .flat_map(|blocks| (1..=(most / blocks).min(pixels).min(16)).map(move |pixels| Tile { pixels, blocks }));
         let cost = |tile: &Tile| {
-            let split =
-                |total: usize, part: usize| [(total / part, part), (usize::from(total % part > 0), total % part)];
+            let split = |total: usize, part: usize| {
+                [(total / part, part), (usize::from(!total.is_multiple_of(part)), total % part)]
+            };
             let mut cost = 0;
             let mut variants = 0;
             for (n_blocks, blocks) in split(blocks, tile.blocks) {

@@ -371,7 +371,7 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
                 let (start, moved, part) =
                     parts.iter().rfind(|(start, _, _)| *start <= arg.start).expect("some part has it");
                 let part = ident(part);
-                let from = offset(arg.start as isize - *start as isize, arg.advance as isize - *moved as isize);
+                let from = offset(arg.start as isize - *start as isize, arg.advance as isize - *moved);
                 quote!(#span(#part, #from)?)
             }
         }
