@@ -156,6 +156,11 @@ impl Target {
         self.features.iter().filter(lacks).map(|feature| feature.name()).collect()
     }
 
+    /// Whether programs run under an operating system, with memory that is not counted in kilobytes.
+    pub fn is_hosted(&self) -> bool {
+        matches!(self.runner, Runner::User { .. })
+    }
+
     /// The target of this name.
     pub fn find(name: &str) -> Option<&'static Target> {
         TARGETS.iter().find(|target| target.name == name)

@@ -8,10 +8,14 @@ use super::{Goal, Place, Plan};
 use crate::kernels;
 
 /// Arranges the plan, with other kernels at the layers that need most memory while the arena is larger than the tensors
-/// that are in use together. With [`Goal::Ram`] any smaller arena is worth a slower kernel.
+/// that are in use together. With [`Goal::Ram`] any smaller arena is worth a slower kernel; without it, under an operating
+/// system, none is.
 pub fn settle(plan: Plan, target: &Target, goal: Goal) -> Plan {
     let limit = if goal == Goal::Ram { 0 } else { tensors_in_use(&plan) };
     let mut plan = plan.arranged();
+    if target.is_hosted() && goal != Goal::Ram {
+        return plan;
+    }
     while plan.arena.bytes > limit {
         let Some(better) = with_other_kernel(&plan, limit, target, goal) else { break };
         plan = better;

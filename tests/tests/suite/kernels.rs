@@ -443,7 +443,7 @@ fn linear(index: usize) -> Layer {
     draft.rows("w", &[outputs, inputs]);
     draft.biases("b", outputs);
     draft.node("Gemm", &["x", "w", "b"], "z", &[("transB", 1.into())]);
-    if index % 3 == 0 {
+    if index.is_multiple_of(3) {
         draft.activation("z", "y");
     } else {
         draft.activation("z", "hidden");
@@ -480,7 +480,7 @@ fn residual(index: usize) -> Layer {
             _ => Conv { kernel: vec![3, 3], pads: vec![1; 4], groups: channels, ..Conv::unit(channels, 2) },
         };
         draft.conv(x, "branch", channels, &conv);
-        let other = if index % 2 == 0 {
+        let other = if index.is_multiple_of(2) {
             x
         } else {
             draft.conv(x, "other", channels, &Conv::unit(channels, 2));
@@ -522,7 +522,7 @@ fn single(index: usize) -> Layer {
         "MaxPool" | "AveragePool" => {
             let (kernel, stride) = ([2, random.usize(2..=width.min(3))], [random.usize(1..3), 2]);
             let mut attributes = vec![("kernel_shape", signed(&kernel).into()), ("strides", signed(&stride).into())];
-            if index % 2 == 0 {
+            if index.is_multiple_of(2) {
                 attributes.push(("pads", [1, 0, 0, 1].into()));
             }
             draft.node(kind, &[x], y, &attributes);
