@@ -7,7 +7,7 @@
 
 use super::DSP;
 use super::pointwise::channels_last;
-use super::products::{Blocks, COLUMN, FREE, PATCH, PATCH_END, Rows, Unpack, Y, steps};
+use super::products::{Blocks, COLUMN, FREE, PATCH, PATCH_END, Patches, Rows, Unpack, Y, steps};
 use crate::kernels::LayerBuilder;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
@@ -174,11 +174,15 @@ impl Shape<'_> {
     }
 
     fn blocks(&self) -> Blocks {
-        let columns = (0..self.out_height).map(|row| (self.taps(row).len() * self.run_steps(), self.pairs()));
-        let mut columns: Vec<(usize, u64)> = columns.collect();
+        let patches = |rows: usize, times: usize| Patches {
+            steps: rows * self.run_steps(),
+            pairs: (times * self.batch * (self.out_width / 2)) as u64,
+            alone: (times * self.batch * (self.out_width % 2)) as u64,
+        };
         // A row of weights has all steps, even if no window does.
-        columns.push((self.kernel[0] * self.run_steps(), 0));
-        Blocks { channels: self.outputs, style: self.rows.style(), columns, skips: Some((ABOVE, BELOW)) }
+        let whole = patches(self.kernel[0], 0);
+        let patches = (0..self.out_height).map(|row| patches(self.taps(row).len(), 1)).chain([whole]).collect();
+        Blocks { channels: self.outputs, style: self.rows.style(), patches, skips: Some((ABOVE, BELOW)) }
     }
 
     fn unpack(&self) -> Unpack {

@@ -23,7 +23,7 @@ const BAND_BYTES: usize = 1024;
 
 /// Copies of the step of two results, and of one, in their loops.
 const PAIR_COPIES: u64 = 4;
-const SINGLE_COPIES: u64 = 2;
+const SINGLE_COPIES: u64 = 4;
 const PAIR_BYTES: u64 = 29 * 4;
 const SINGLE_BYTES: u64 = 20 * 4;
 
@@ -185,7 +185,8 @@ impl Shape<'_> {
             pad: plane(&window.pad_begin, 0)?,
             turned,
         };
-        let fits = shape.stride[0] <= shape.kernel[0] && shape.stride[1] <= 4;
+        // A single result is not worth the effort.
+        let fits = shape.stride[0] <= shape.kernel[0] && shape.stride[1] <= 4 && shape.out != [1, 1];
         (fits && shape.channels >= GROUP).then_some(shape)
     }
 
@@ -195,6 +196,11 @@ impl Shape<'_> {
             [1, _] if self.words() <= ROW_WORDS => Method::Row(self.words()),
             _ => Method::Rows,
         }
+    }
+
+    /// Whether the result is one line, so that no loop over lines is needed.
+    fn single_line(&self) -> bool {
+        self.out[0] == 1 && matches!(self.method(), Method::Row(_))
     }
 
     /// Words of a line under a row of two neighbouring windows.
@@ -368,6 +374,7 @@ impl Shape<'_> {
         ];
         let name = match self.method() {
             Method::Square => "depthwise_3x3".to_owned(),
+            Method::Row(_) if self.single_line() => format!("depthwise_line_{}", self.stride[1]),
             Method::Row(_) => format!("depthwise_row_{}", self.stride[1]),
             Method::Rows => "depthwise".to_owned(),
         };
@@ -622,13 +629,14 @@ impl Shape<'_> {
                  ldr r0, [sp, #{PLANES}]
                  ldr r1, [sp, #{PLANE}]
                  ldr r2, [sp, #{OUT}]
-                 ldr r11, [sp, #{LINES}]
                  mla r0, r10, r1, r0
                  add r2, r10
                  add r10, r10, #1
-                 str r10, [sp, #{LEFT}]
-                 str r11, [sp, #{KEPT}]"
+                 str r10, [sp, #{LEFT}]"
             ));
+            if !self.single_line() {
+                a.ops(&format!("ldr r11, [sp, #{LINES}]\n str r11, [sp, #{KEPT}]"));
+            }
             if self.method() == Method::Square {
                 a.ops(&format!("ldr r1, [sp, #{SLOT}]\n ldr r3, [sp, #{OUT_PIXEL}]"));
             }
@@ -637,20 +645,23 @@ impl Shape<'_> {
         a.total(lines, |a| {
             a.ops(&format!(
                 "ldrd r10, r11, [sp, #{PAIRS}]
-                 strd r0, r2, [sp, #{AT}]
                  add r10, r0
                  add r11, r0
                  strd r10, r11, [sp, #{ENDS}]"
             ));
+            if !self.single_line() {
+                a.op(format!("strd r0, r2, [sp, #{AT}]"));
+            }
         });
         match self.method() {
             Method::Square => self.square_line(a, lines),
             Method::Row(words) => self.row_line(a, lines, words),
             Method::Rows => self.rows_line(a, lines),
         }
-        a.total(lines, |a| {
-            a.ops(&format!(
-                "ldrd r0, r2, [sp, #{AT}]
+        if !self.single_line() {
+            a.total(lines, |a| {
+                a.ops(&format!(
+                    "ldrd r0, r2, [sp, #{AT}]
                  ldr r10, [sp, #{STEP}]
                  ldr r11, [sp, #{OUT_LINE}]
                  ldr r12, [sp, #{KEPT}]
@@ -659,8 +670,9 @@ impl Shape<'_> {
                  subs r12, #1
                  str r12, [sp, #{KEPT}]
                  bne 16b"
-            ));
-        });
+                ));
+            });
+        }
         a.total(channels, |a| a.ops(&format!("ldr r10, [sp, #{LEFT}]\n cmp r10, #{GROUP}\n bne 15b")));
     }
 

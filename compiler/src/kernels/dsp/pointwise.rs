@@ -1,7 +1,7 @@
 //! Convolutions with windows of one tap: each pixel by itself.
 
 use super::DSP;
-use super::products::{Blocks, COLUMN, FREE, PATCH, Rows, Unpack, Y, steps};
+use super::products::{Blocks, COLUMN, FREE, PATCH, Patches, Rows, Unpack, Y, steps};
 use crate::kernels::LayerBuilder;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
@@ -78,8 +78,12 @@ impl Shape<'_> {
     }
 
     fn blocks(&self) -> Blocks {
-        let steps = steps(self.inputs).len();
-        Blocks { channels: self.outputs, style: self.rows.style(), columns: vec![(steps, self.passes())], skips: None }
+        let patches = Patches {
+            steps: steps(self.inputs).len(),
+            pairs: (self.height * (self.width / 2)) as u64,
+            alone: (self.height * (self.width % 2)) as u64,
+        };
+        Blocks { channels: self.outputs, style: self.rows.style(), patches: vec![patches], skips: None }
     }
 
     fn unpack(&self) -> Unpack {

@@ -17,13 +17,15 @@ const HIGH_LIMIT: i128 = 1 << 23;
 /// One half as a requantization factor.
 const HALF: i64 = 1 << 30;
 
-/// Copies of a step of four channels, and of two, in their loops.
+/// Copies of a step of four channels, of two, and of four channels with one column, in their loops.
 const FOUR_COPIES: u64 = 16;
 const TWO_COPIES: u64 = 8;
+const ALONE_COPIES: u64 = 8;
 
 /// Bytes of code of these steps.
 const FOUR_BYTES: u64 = 12 * 4;
 const TWO_BYTES: u64 = 7 * 4;
+const ALONE_BYTES: u64 = 8 * 4;
 
 /// An output channel: its weights in the order of the patch, and what becomes of the sum.
 #[derive(Debug, Clone)]
@@ -259,8 +261,10 @@ const FOURS_END: u32 = 44;
 const ROWS_END: u32 = 48;
 /// The end if the last channel is alone, or an address that is none.
 const ODD_END: u32 = 52;
+/// Where the loop for a column alone is entered.
+const ENTER_ALONE: u32 = 56;
 /// The first offset that [`Blocks::text`] does not use.
-pub const FREE: u32 = 56;
+pub const FREE: u32 = 60;
 
 /// Shape of the work of a function: what is known when the text is written is in its counts only.
 #[derive(Debug, Clone)]
@@ -269,26 +273,41 @@ pub struct Blocks {
     pub channels: usize,
     /// Differences of text.
     pub style: Style,
-    /// Steps (products of two weights) of a patch, and for how many pairs of columns; the whole call.
-    pub columns: Vec<(usize, u64)>,
+    /// The patches of the whole call, by their size.
+    pub patches: Vec<Patches>,
     /// Offsets in the frame of what is added to the address of the weights of four channels before the steps and behind
     /// them, where a patch is shorter than the rows.
     pub skips: Option<(u32, u32)>,
 }
 
+/// Patches of one size.
+#[derive(Debug, Clone, Copy)]
+pub struct Patches {
+    /// Steps: products of two weights.
+    pub steps: usize,
+    /// Patches with two columns.
+    pub pairs: u64,
+    /// Patches with one.
+    pub alone: u64,
+}
+
 impl Blocks {
     /// Steps of the longest patch, that is of a row.
     pub fn steps(&self) -> usize {
-        self.columns.iter().map(|&(steps, _)| steps).max().unwrap_or(0)
+        self.patches.iter().map(|patches| patches.steps).max().unwrap_or(0)
     }
 
-    fn all_columns(&self) -> u64 {
-        self.columns.iter().map(|&(_, columns)| columns).sum()
+    fn pairs(&self) -> u64 {
+        self.patches.iter().map(|patches| patches.pairs).sum()
     }
 
-    /// Runs of a loop over the steps that is written `copies` times.
-    fn loops(&self, copies: u64) -> u64 {
-        self.columns.iter().map(|&(steps, columns)| (steps as u64).div_ceil(copies) * columns).sum()
+    fn alone(&self) -> u64 {
+        self.patches.iter().map(|patches| patches.alone).sum()
+    }
+
+    /// Runs of a loop over the steps of patches that is written `copies` times.
+    fn loops(&self, copies: u64, count: fn(&Patches) -> u64) -> u64 {
+        self.patches.iter().map(|patches| (patches.steps as u64).div_ceil(copies) * count(patches)).sum()
     }
 
     fn fours(&self) -> u64 {
@@ -304,13 +323,21 @@ impl Blocks {
     }
 
     /// Words that [`Self::prologue`] reads: bytes of the patch, entries of the loops, bytes of the rows.
-    pub fn head(&self) -> [i64; 6] {
+    pub fn head(&self) -> [i64; 7] {
         let steps = self.steps() as u64;
         let fours_end = self.fours() * (8 + 2 * steps) * 4;
         let end = fours_end + self.twos() * (4 + steps) * 4;
         let entry = |copies: u64, bytes: u64| (copies - 1 - (steps + copies - 1) % copies) * bytes + 1;
         let odd = if self.is_odd() { end } else { 1 };
-        let words = [8 * steps, entry(FOUR_COPIES, FOUR_BYTES), entry(TWO_COPIES, TWO_BYTES), fours_end, end, odd];
+        let words = [
+            8 * steps,
+            entry(FOUR_COPIES, FOUR_BYTES),
+            entry(TWO_COPIES, TWO_BYTES),
+            fours_end,
+            end,
+            odd,
+            entry(ALONE_COPIES, ALONE_BYTES),
+        ];
         words.map(|word| word as i64)
     }
 
@@ -326,7 +353,10 @@ impl Blocks {
              strd r2, r9, [sp, #{PATCH}]
              adr.w r5, 31f
              add r10, r5
-             ldm r3!, {{r5-r8}}
+             ldm r3!, {{r5-r8, r11}}
+             adr.w r9, 51f
+             add r11, r9
+             str r11, [sp, #{ENTER_ALONE}]
              adr.w r9, 41f
              add r5, r9
              strd r10, r5, [sp, #{ENTER}]
@@ -351,11 +381,12 @@ impl Blocks {
 
     /// Multiplies a patch with all rows and stores the results at `Y`, which moves on.
     pub fn text(&self, a: &mut Assembly) {
-        let columns = self.all_columns();
-        let (fours, twos) = (self.fours() * columns, self.twos() * columns);
+        let pairs = self.pairs();
+        let fours = self.fours() * pairs;
         a.comment("Blocks of four channels. Sums: r2, r3 and r4, r5 of the first column, r6 to r9 of the second;");
         a.comment("r2 acc0, r3 256 acc1 + acc0, r4 acc2, r5 256 acc3 + acc2. r0 patch, r1 weights.");
-        a.ops(&format!("ldr r1, [sp, #{ROWS}]\n b 33f"));
+        a.ops(&format!("ldr r1, [sp, #{ROWS}]\n ldr r10, [sp, #{COLUMN}]\n cmp r10, #0\n bne 33f"));
+        self.alone_text(a);
         a.label(30);
         a.total(fours, |a| {
             a.ops("ldm r1, {r6-r9}\n ldm r1!, {r2-r5}");
@@ -363,7 +394,7 @@ impl Blocks {
             a.ops(&format!("ldr r0, [sp, #{PATCH}]\n ldr pc, [sp, #{ENTER}]"));
         });
         a.label(31);
-        a.copies(FOUR_COPIES as u32, self.fours() * self.loops(1), |a| {
+        a.copies(FOUR_COPIES as u32, self.fours() * self.loops(1, |patches| patches.pairs), |a| {
             a.ops(
                 "ldrd r10, r11, [r1], #8
                  ldrd r12, lr, [r0], #8
@@ -379,7 +410,7 @@ impl Blocks {
                  smlad r8, r11, lr, r8",
             );
         });
-        a.total(self.fours() * self.loops(FOUR_COPIES), |a| {
+        a.total(self.fours() * self.loops(FOUR_COPIES, |patches| patches.pairs), |a| {
             a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 31b"));
         });
         a.total(fours, |a| {
@@ -400,13 +431,60 @@ impl Blocks {
             a.op(format!("str r10, [sp, #{Y}]"));
         });
         a.label(33);
-        a.total(fours + columns, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 30b")));
-        self.twos_text(a, twos);
+        a.total(fours + pairs, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 30b")));
+        self.twos_text(a);
     }
 
-    fn twos_text(&self, a: &mut Assembly, twos: u64) {
+    /// Blocks of four channels with one column: r2 acc0, r3 256 acc1 + acc0, r4, r5 likewise.
+    fn alone_text(&self, a: &mut Assembly) {
+        let (patches, fours) = (self.alone(), self.fours() * self.alone());
+        a.comment("A column alone.");
+        a.total(patches, |a| a.op("b 53f"));
+        a.label(50);
+        a.total(fours, |a| {
+            a.op("ldm r1!, {r2-r5}");
+            self.skip(a, |(before, _)| before, "");
+            a.ops(&format!("ldr r0, [sp, #{PATCH}]\n ldr pc, [sp, #{ENTER_ALONE}]"));
+        });
+        a.label(51);
+        a.copies(ALONE_COPIES as u32, self.fours() * self.loops(1, |patches| patches.alone), |a| {
+            a.ops(
+                "ldrd r10, r11, [r1], #8
+                 ldr r12, [r0], #8
+                 smlad r3, r10, r12, r3
+                 sxtb16 r10, r10
+                 smlad r5, r11, r12, r5
+                 sxtb16 r11, r11
+                 smlad r2, r10, r12, r2
+                 smlad r4, r11, r12, r4",
+            );
+        });
+        a.total(self.fours() * self.loops(ALONE_COPIES, |patches| patches.alone), |a| {
+            a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 51b"));
+        });
+        a.total(fours, |a| {
+            self.skip(a, |(_, behind)| behind, "");
+            self.load_places(a);
+            a.ops("sub r3, r3, r2\n sub r5, r5, r4\n ldm r1!, {r0, r6-r8}");
+            for (high, sum, multiplier) in
+                [(false, "r2", "r0"), (true, "r3", "r6"), (false, "r4", "r7"), (true, "r5", "r8")]
+            {
+                self.style.requantize(a, high, &[sum], multiplier, [LO, HI]);
+                a.op(format!("strb {sum}, [r10], #1"));
+            }
+            a.op(format!("str r10, [sp, #{Y}]"));
+        });
+        a.label(53);
+        a.total(fours + patches, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 50b")));
+        a.total(patches, |a| a.op("b 43f"));
+    }
+
+    fn twos_text(&self, a: &mut Assembly) {
+        let columns = self.pairs() + self.alone();
+        let twos = self.twos() * columns;
+        let all = |patches: &Patches| patches.pairs + patches.alone;
         a.comment("Blocks of two channels for the rest; the second may be missing.");
-        a.op("b 43f");
+        a.total(self.pairs(), |a| a.op("b 43f"));
         a.label(40);
         a.total(twos, |a| {
             a.ops(&format!(
@@ -419,7 +497,7 @@ impl Blocks {
             a.op(format!("ldr pc, [sp, #{}]", ENTER + 4));
         });
         a.label(41);
-        a.copies(TWO_COPIES as u32, self.twos() * self.loops(1), |a| {
+        a.copies(TWO_COPIES as u32, self.twos() * self.loops(1, all), |a| {
             a.ops(
                 "ldr r10, [r1], #4
                  ldrd r12, lr, [r0], #8
@@ -430,7 +508,7 @@ impl Blocks {
                  smlad r6, r10, lr, r6",
             );
         });
-        a.total(self.twos() * self.loops(TWO_COPIES), |a| {
+        a.total(self.twos() * self.loops(TWO_COPIES, all), |a| {
             a.ops(&format!("ldr r10, [sp, #{PATCH_END}]\n cmp r0, r10\n bne 41b"));
         });
         a.total(twos, |a| {
@@ -441,14 +519,14 @@ impl Blocks {
             store(a, ["r2", "r6"]);
             a.ops(&format!("ldr r0, [sp, #{ODD_END}]\n cmp r1, r0\n beq 42f"));
         });
-        a.total(twos - if self.is_odd() { self.all_columns() } else { 0 }, |a| {
+        a.total(twos - if self.is_odd() { columns } else { 0 }, |a| {
             self.style.requantize(a, true, &["r3", "r7"], "r4", [LO, HI]);
             store(a, ["r3", "r7"]);
         });
         a.label(42);
         a.total(twos, |a| a.op(format!("str r10, [sp, #{Y}]")));
         a.label(43);
-        a.total(twos + self.all_columns(), |a| a.ops(&format!("ldr r10, [sp, #{ROWS_END}]\n cmp r1, r10\n bne 40b")));
+        a.total(twos + columns, |a| a.ops(&format!("ldr r10, [sp, #{ROWS_END}]\n cmp r1, r10\n bne 40b")));
     }
 
     fn skip(&self, a: &mut Assembly, which: impl Fn((u32, u32)) -> u32, share: &str) {
@@ -476,10 +554,17 @@ impl Blocks {
              adr.w r6, 41f
              add.w r5, r6, r5, lsl #2
              adds r5, #1
-             str r5, [sp, #{}]",
+             str r5, [sp, #{}]
+             rsb r5, r4, #0
+             ubfx r5, r5, #3, #{}
+             adr.w r6, 51f
+             add.w r5, r6, r5, lsl #5
+             adds r5, #1
+             str r5, [sp, #{ENTER_ALONE}]",
             FOUR_COPIES.ilog2(),
             TWO_COPIES.ilog2(),
-            ENTER + 4
+            ENTER + 4,
+            ALONE_COPIES.ilog2(),
         ));
     }
 
