@@ -40,7 +40,7 @@ pub struct Harness {
     pub arena_bytes: usize,
     /// What is measured beside the outputs.
     pub meter: Option<Meter>,
-    /// Whether it has functions that safe Rust cannot call: assembly, vector instructions.
+    /// Whether its Rust has `unsafe` blocks.
     pub needs_unsafe: bool,
 }
 
@@ -54,7 +54,7 @@ impl Harness {
             arena,
             arena_bytes: program.arena_bytes,
             meter: None,
-            needs_unsafe: program.functions.iter().any(Function::needs_unsafe),
+            needs_unsafe: program.needs_unsafe(),
         }
     }
 

@@ -81,6 +81,11 @@ impl Program {
         calls(&self.steps)
     }
 
+    /// Whether its Rust has `unsafe` blocks: it has functions that safe Rust cannot call, or asks for the variant to call.
+    pub fn needs_unsafe(&self) -> bool {
+        !self.variants.is_empty() || self.functions.iter().any(Function::needs_unsafe)
+    }
+
     /// The calls of all variants.
     pub fn all_calls(&self) -> impl Iterator<Item = &Call> {
         self.calls().chain(self.variants.iter().flat_map(|variant| calls(&variant.steps)))
