@@ -4,7 +4,7 @@ use ptqc_target_runtimes::{METER_STACK, METER_TIME};
 
 use crate::print::ArenaMode;
 use crate::print::c::c_type;
-use crate::program::{Elem, Function, Program, Signature};
+use crate::program::{Elem, Program, Signature};
 
 /// What the program measures beside running the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
