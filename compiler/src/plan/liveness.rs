@@ -17,8 +17,10 @@ impl Life {
         self.span(event).is_some()
     }
 
+    /// `None` where nothing is written and nothing is still to be read: working memory is free between two calls.
     fn span(&self, event: usize) -> Option<(isize, isize)> {
-        self.spans.get(event.checked_sub(self.first)?).copied()
+        let span = self.spans.get(event.checked_sub(self.first)?);
+        span.copied().filter(|(lo, _)| *lo < isize::MAX)
     }
 
     /// The first byte that is read after an execution; `None` if nothing is.
