@@ -182,10 +182,7 @@ pub fn overlap(layer: &Layer, plan: &Plan, port: usize) -> Overlap {
 pub fn may_replace(layer: &Layer, plan: &Plan, port: usize) -> bool {
     let (x, y) = (plan.tensor(layer.operands[port]), plan.tensor(layer.result));
     let elementwise = match &layer.work {
-        Work::Operator(op) => matches!(
-            op,
-            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) | QuantOp::Softmax(_)
-        ),
+        Work::Operator(op) => op.is_elementwise() || matches!(op, QuantOp::Softmax(_)),
         Work::Copy => false,
     };
     let addend = layer.added.is_some() && port + 1 == layer.operands.len();

@@ -51,6 +51,11 @@ pub trait FloatOperator: fmt::Debug {
     fn describe(&self) -> String {
         String::new()
     }
+    /// Whether operands and result must have equal scales and zero points, so that elements can be copied or compared:
+    /// `quantize` requantizes the operands, in their producers where it can.
+    fn shares_params(&self) -> bool {
+        false
+    }
     /// The fused clamp, if the operator can carry one.
     fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
         None
@@ -76,6 +81,10 @@ pub trait QuantOperator: fmt::Debug {
     /// What the layer computes, for the comment above its emitted function: no number that follows from weights.
     fn formula(&self) -> String {
         self.describe()
+    }
+    /// Whether every element of the result is computed from the elements of the operands at its (broadcast) position alone.
+    fn is_elementwise(&self) -> bool {
+        false
     }
     /// All values the accumulator can take.
     fn accumulator(&self) -> Option<Interval> {

@@ -106,6 +106,10 @@ impl QuantOperator for QMul {
         infer_broadcast(operands)
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         evaluate_broadcast(operands, &result.shape, |a, b| {
             let product = (a - self.zeros[0]) * (b - self.zeros[1]);

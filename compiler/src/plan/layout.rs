@@ -159,7 +159,7 @@ impl Layouter<'_> {
     /// Operands with evenly spaced axes, for operators whose loops need them.
     fn readable(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: &Shape) -> Vec<TensorId> {
         let fits = |tensor: &PlannedTensor| match op {
-            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) => true,
+            op if op.is_elementwise() => true,
             QuantOp::Linear(_) => row_offsets(&tensor.view, &tensor.ty.shape).is_some(),
             QuantOp::Concat(_) => tensor.view.strides().is_some() && tensor.ty.shape.rank() == result.rank(),
             _ => tensor.view.strides().is_some(),
@@ -187,7 +187,7 @@ impl Layouter<'_> {
                 View::dense(shape, &order)
             }
             QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => first.view.clone(),
-            QuantOp::Add(_) | QuantOp::Mul(_) => {
+            op if op.is_elementwise() => {
                 let same =
                     operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
                 same.map_or_else(|| View::row_major(shape), |tensor| tensor.view.clone())
@@ -203,15 +203,12 @@ impl Layouter<'_> {
             | QuantOp::Concat(_)
             | QuantOp::Slice(_)
             | QuantOp::Pad(_) => View::dense(shape, &first.view.order()),
-            QuantOp::Linear(_) | QuantOp::ArgMax(_) => View::row_major(shape),
-            QuantOp::Input(_) | QuantOp::Constant(_) | QuantOp::Transpose(_) | QuantOp::Reshape(_) => {
-                unreachable!("these are no layers")
-            }
+            _ => View::row_major(shape),
         }
     }
 
     fn with_common_loops(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: TensorId) -> Vec<TensorId> {
-        if !matches!(op, QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_)) {
+        if !op.is_elementwise() {
             return operands;
         }
         let rank = self.plan.tensor(result).ty.shape.rank();
