@@ -32,6 +32,8 @@ pub struct Case {
     pub range: (f32, f32),
     /// What the code shall be best at.
     pub goal: Goal,
+    /// The samples; random ones if there are none.
+    pub given: Vec<Vec<Vec<f32>>>,
 }
 
 /// A case after compilation, with samples and what the evaluator makes of them.
@@ -63,6 +65,7 @@ impl Case {
             steps: 2.0,
             range: (-1.0, 1.0),
             goal: Goal::default(),
+            given: vec![],
         }
     }
 
@@ -86,6 +89,11 @@ impl Case {
         Case { goal, ..self }
     }
 
+    /// With these samples instead of random ones.
+    pub fn given(self, given: Vec<Vec<Vec<f32>>>) -> Case {
+        Case { given, ..self }
+    }
+
     /// With a size for a symbolic dimension.
     pub fn pin(mut self, name: &str, size: usize) -> Case {
         self.pinned.insert(name.to_owned(), size);
@@ -101,7 +109,8 @@ impl Case {
     pub fn compile_to(&self, language: Language) -> Result<Compiled> {
         let no_files = |_: &str| Err(std::io::ErrorKind::NotFound.into());
         let frontend = driver::load(&self.model.bytes(), &no_files, &self.pinned)?;
-        let samples: Vec<Vec<Vec<f32>>> = (0..SAMPLES).map(|seed| self.sample(&frontend, seed)).collect();
+        let random = || (0..SAMPLES).map(|seed| self.sample(&frontend, seed)).collect();
+        let samples: Vec<Vec<Vec<f32>>> = if self.given.is_empty() { random() } else { self.given.clone() };
         let (calibrator, _) = driver::calibrate(&frontend.model, samples.iter().cloned().map(Ok), &|| {})?;
         let ranges = calibrator.finish(Method::MinMax, Origin::default())?;
         let options = Options {
