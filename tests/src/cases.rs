@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use ptqc::calibrate::{Method, Origin};
 use ptqc::driver::{self, Build, Frontend, Options};
 use ptqc::evaluate::{dequantize, evaluate, quantize_input};
+use ptqc::ir::QuantType;
 use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
 use ptqc::program::interpret;
@@ -153,6 +154,20 @@ impl Compiled {
 
     /// The largest distance between evaluator and float model, in steps of the output.
     pub fn deviation(&self) -> Result<f64> {
+        self.deviation_from(|real, _| real)
+    }
+
+    /// The same where results of the float model beyond the output's range count as the ends of the range: what samples
+    /// become on their way through the quantized inputs can lie outside of what calibration has seen.
+    pub fn deviation_within_range(&self) -> Result<f64> {
+        self.deviation_from(|real, ty| {
+            let Some(params) = ty.params() else { return real };
+            let [lo, hi] = [ty.dtype.min(), ty.dtype.max()].map(|end| params.dequantize(end) as f32);
+            real.clamp(lo, hi)
+        })
+    }
+
+    fn deviation_from(&self, expected: impl Fn(f32, &QuantType) -> f32) -> Result<f64> {
         let mut worst = 0.0f64;
         for (outputs, real) in self.outputs.iter().zip(self.float_outputs()?) {
             for ((output, real), integers) in self.build.quant.outputs().iter().zip(real).zip(outputs) {
@@ -162,7 +177,7 @@ impl Compiled {
                 let step = ty.params().map_or(1.0, |params| params.scale.get());
                 let values = dequantize(&self.build.quant, output.node, integers);
                 for (value, real) in values.iter().zip(&real) {
-                    worst = worst.max(f64::from((value - real).abs()) / step);
+                    worst = worst.max(f64::from((value - expected(*real, ty)).abs()) / step);
                 }
             }
         }

@@ -57,7 +57,8 @@ TYPES = {np.dtype(name) for name in ("float32", "int32", "int64", "bool", "uint8
 
 
 def array(value):
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+    value = numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def write(case, folder):

@@ -74,7 +74,6 @@ fn input_lengths(model: &pb::ModelProto) -> Result<Vec<usize>> {
             });
             dims.product::<Option<usize>>()
         }
-        _ => None,
     };
     graph.input.iter().map(|info| length(info).with_context(|| format!("shape of {}", info.name))).collect()
 }

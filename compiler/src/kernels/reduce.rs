@@ -4,8 +4,7 @@ use super::common::{loops, search, thresholds};
 use super::{LayerBuilder, strides};
 use crate::ops::QuantOp;
 use crate::ops::fits_i32;
-use crate::ops::reduce::Fold;
-use crate::ops::steps::Steps;
+use crate::ops::reduce::{Fold, SumFold};
 use crate::plan::{Dim, joined};
 use crate::program::{Affine, Elem, Expr, FunctionBuilder, Type};
 
@@ -33,10 +32,7 @@ pub fn build(b: &mut LayerBuilder) {
     match &reduce.fold {
         Fold::Max => extreme(b, &kept, &reduced, Expr::max),
         Fold::Min => extreme(b, &kept, &reduced, Expr::min),
-        Fold::Sum { terms, bound, steps } => {
-            let ty = if fits_i32(*bound) { Type::I32 } else { Type::I64 };
-            sum(b, (&kept, &reduced), terms, steps, ty);
-        }
+        Fold::Sum(fold) => sum(b, &kept, &reduced, fold),
     }
 }
 
@@ -53,11 +49,12 @@ fn extreme(b: &mut LayerBuilder, kept: &[Dim], reduced: &[Dim], join: fn(Expr, E
     });
 }
 
-fn sum(b: &mut LayerBuilder, (kept, reduced): (&[Dim], &[Dim]), terms: &[i32], steps: &Steps, ty: Type) {
-    let terms = terms.iter().map(|&term| i64::from(term)).collect();
+fn sum(b: &mut LayerBuilder, kept: &[Dim], reduced: &[Dim], fold: &SumFold) {
+    let ty = if fits_i32(fold.bound) { Type::I32 } else { Type::I64 };
+    let terms = fold.terms.iter().map(|&term| i64::from(term)).collect();
     let terms = b.blob("term", "What an element adds to the sum, for -128 to 127.", Elem::I32, terms);
-    let thresholds = thresholds(b, steps, ty);
-    let (x, y, lowest) = (b.x(0), b.y(), i64::from(steps.lowest));
+    let thresholds = thresholds(b, &fold.steps, ty);
+    let (x, y, lowest) = (b.x(0), b.y(), i64::from(fold.steps.lowest));
     let body = &mut |f: &mut FunctionBuilder, at: &[Affine]| {
         let sum = f.mutable("sum", ty, Expr::Const(ty, 0));
         loops(f, reduced, 1, &mut |f, inner| {

@@ -37,7 +37,7 @@ pub fn build(b: &mut LayerBuilder) {
 
 fn finish(f: &mut FunctionBuilder, sum: ResampleSum, acc: impl FnOnce(&mut FunctionBuilder) -> Expr) -> Expr {
     let requantize = Requantize {
-        bound: sum.bound,
+        bound: Interval::new(-sum.reach, sum.reach),
         largest: i128::from(factor(sum.multiplier)),
         output_zero: sum.output_zero,
         clamp: sum.clamp,

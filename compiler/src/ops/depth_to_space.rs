@@ -37,7 +37,14 @@ pub fn import_space_to_depth(cx: &mut NodeImport) -> diag::Result<()> {
     }
     let (rows, columns) = (h / block, w / block);
     let depth = c.saturating_mul(block).saturating_mul(block);
-    moved(cx, x, &[n, c, rows, block, columns, block], &[0, 3, 5, 1, 2, 4], &[n, depth, rows, columns])
+    let order = match cx.string_or("mode", "DCR")?.as_str() {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => {
+            return Err(cx.unsupported("mode `CRD`", "write it as Reshape, Transpose and Reshape, or use mode `DCR`"));
+        }
+        other => return Err(cx.invalid(format!("attribute mode is `{other}`"))),
+    };
+    moved(cx, x, &[n, c, rows, block, columns, block], &order, &[n, depth, rows, columns])
 }
 
 fn moved(

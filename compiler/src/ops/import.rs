@@ -77,7 +77,7 @@ pub struct ModelFacts {
     /// Shapes of all tensors.
     pub shapes: BTreeMap<String, Shape>,
     /// Tensors of integers or truth values.
-    pub integers: BTreeSet<String>,
+    pub not_real: BTreeSet<String>,
     /// Tensors that some node or output uses.
     pub used: BTreeSet<String>,
 }
@@ -210,7 +210,7 @@ impl NodeImport<'_> {
 
     /// Whether an input holds real numbers rather than integers or truth values, as far as is known.
     pub fn input_is_real(&self, port: usize) -> bool {
-        self.node.inputs.get(port).is_none_or(|name| !self.facts.integers.contains(name))
+        self.node.inputs.get(port).is_none_or(|name| !self.facts.not_real.contains(name))
     }
 
     /// Spatial sizes of a `N x C x spatial` node.

@@ -54,15 +54,19 @@ pub enum Fold {
     Max,
     /// The smallest; scale and zero point stay.
     Min,
-    /// `steps(sum of terms[q + 128])`.
-    Sum {
-        /// What an element adds, for -128 to 127.
-        terms: Vec<i32>,
-        /// All values of the sum.
-        bound: Interval,
-        /// From sum to result.
-        steps: Steps,
-    },
+    /// A function of a sum.
+    Sum(Box<SumFold>),
+}
+
+/// `steps(sum of terms[q + 128])`.
+#[derive(Debug, Clone)]
+pub struct SumFold {
+    /// What an element adds, for -128 to 127.
+    pub terms: Vec<i32>,
+    /// All values of the sum.
+    pub bound: Interval,
+    /// From sum to result.
+    pub steps: Steps,
 }
 
 /// Imports any of them.
@@ -114,7 +118,7 @@ impl Reduction {
         let count = count as i128;
         let bound = Interval::new(hull.lo.min(0) * count, hull.hi.max(0) * count);
         let steps = Steps::rounded(bound, result, y, |sum| self.finish(sum, x.scale.get()));
-        Fold::Sum { terms, bound, steps }
+        Fold::Sum(Box::new(SumFold { terms, bound, steps }))
     }
 }
 
@@ -138,7 +142,7 @@ impl FloatOperator for Reduce {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let count = self.axes.iter().map(|&axis| site.operands[0].shape.dims()[axis]).product();
         let fold = self.reduction.fold(count, x, y, site.result);
-        if matches!(fold, Fold::Sum { .. }) {
+        if matches!(fold, Fold::Sum(_)) {
             site.expect_int8(self.kind())?;
         }
         Ok(QReduce { axes: self.axes.clone(), keep_dims: self.keep_dims, fold }.into())
@@ -155,7 +159,7 @@ impl Fold {
         match self {
             Fold::Max => i64::from(DType::I32.min()),
             Fold::Min => i64::from(DType::I32.max()),
-            Fold::Sum { .. } => 0,
+            Fold::Sum(_) => 0,
         }
     }
 
@@ -163,7 +167,7 @@ impl Fold {
         match self {
             Fold::Max => acc.max(q.into()),
             Fold::Min => acc.min(q.into()),
-            Fold::Sum { terms, .. } => acc + i64::from(terms[(q + 128) as usize]),
+            Fold::Sum(sum) => acc + i64::from(sum.terms[(q + 128) as usize]),
         }
     }
 
@@ -171,7 +175,7 @@ impl Fold {
         match self {
             // One of the elements.
             Fold::Max | Fold::Min => acc as i32,
-            Fold::Sum { steps, .. } => steps.apply(acc),
+            Fold::Sum(sum) => sum.steps.apply(acc),
         }
     }
 }
@@ -202,9 +206,9 @@ impl QuantOperator for QReduce {
         match &self.fold {
             Fold::Max => format!("max over axes {:?}", self.axes),
             Fold::Min => format!("min over axes {:?}", self.axes),
-            Fold::Sum { terms, steps, .. } => format!(
+            Fold::Sum(sum) => format!(
                 "sum over axes {:?} of terms {}..{}, {} + thresholds {}..",
-                self.axes, terms[0], terms[255], steps.lowest, steps.thresholds[0]
+                self.axes, sum.terms[0], sum.terms[255], sum.steps.lowest, sum.steps.thresholds[0]
             ),
         }
     }
@@ -212,9 +216,9 @@ impl QuantOperator for QReduce {
     fn formula(&self) -> String {
         match &self.fold {
             Fold::Max | Fold::Min => self.describe(),
-            Fold::Sum { steps, .. } => format!(
+            Fold::Sum(sum) => format!(
                 "y = {} + number of thresholds that the sum of term[x] over axes {:?} reaches",
-                steps.lowest, self.axes
+                sum.steps.lowest, self.axes
             ),
         }
     }

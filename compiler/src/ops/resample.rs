@@ -50,8 +50,8 @@ pub struct QAxisTaps {
 pub struct ResampleSum {
     /// Fractional bits of the weights of each axis that has some.
     pub bits: u32,
-    /// All values of the finished sum.
-    pub bound: Interval,
+    /// Largest magnitude of the finished sum.
+    pub reach: i32,
     /// From the sum to the result.
     pub multiplier: Multiplier,
     /// The integer that stands for 0 in the operand.
@@ -217,13 +217,14 @@ impl FloatOperator for Resample {
         let bits = (1..=MAX_BITS).rev().find(fits).ok_or_else(weighted::too_narrow)?;
         let axes: Vec<Option<QAxisTaps>> = quantize(bits);
         let most: i64 = axes.iter().flatten().map(QAxisTaps::most).product();
-        let bound = Interval::new(-255 * most, 255 * most);
+        let reach = i32::try_from(255 * most).map_err(|_| weighted::too_narrow())?;
+        let bound = Interval::new(-reach, reach);
         let multiplier = Multiplier::new(x.scale.get() / y.scale.get() / f64::from(bits * count).exp2())
             .filter(|multiplier| multiplier.accepts(bound))
             .ok_or_else(weighted::too_narrow)?;
         let requantize = ResampleSum {
             bits,
-            bound,
+            reach,
             multiplier,
             input_zero: x.zero_point,
             output_zero: y.zero_point,
@@ -297,7 +298,7 @@ impl QuantOperator for QResample {
             match &self.requantize {
                 None => self.sum(&operands[0], &strides, &index, 0) as i32,
                 Some(sum) => {
-                    // `bound` is within 32 bits.
+                    // The bound is within 32 bits.
                     let acc = self.sum(&operands[0], &strides, &index, sum.input_zero) as i32;
                     sum.clamp.apply(sum.output_zero + sum.multiplier.apply(acc))
                 }
@@ -322,6 +323,6 @@ impl QuantOperator for QResample {
     }
 
     fn accumulator(&self) -> Option<Interval> {
-        self.requantize.map(|sum| sum.bound)
+        self.requantize.map(|sum| Interval::new(-sum.reach, sum.reach))
     }
 }

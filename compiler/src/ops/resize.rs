@@ -261,6 +261,8 @@ impl Coordinates {
     fn source(self, position: usize, axis: &Resized) -> Option<f64> {
         let Resized { size, result, scale, roi: (start, end) } = *axis;
         let (x, last) = (position as f64, (size - 1) as f64);
+        // The definition takes the length before it is rounded down.
+        let length = scale * size as f64;
         let half_pixel = (x + 0.5) / scale - 0.5;
         Some(match self {
             Coordinates::HalfPixel => half_pixel,
@@ -270,14 +272,14 @@ impl Coordinates {
             }
             Coordinates::PytorchHalfPixel if result > 1 => half_pixel,
             Coordinates::PytorchHalfPixel => 0.0,
-            Coordinates::AlignCorners if result > 1 => x * last / (result - 1) as f64,
+            Coordinates::AlignCorners if length != 1.0 => x * last / (length - 1.0),
             Coordinates::AlignCorners => 0.0,
             Coordinates::Asymmetric => x / scale,
             Coordinates::TfHalfPixelForNn => (x + 0.5) / scale,
             Coordinates::TfCropAndResize => {
-                let source = match result {
-                    1 => (start + end) * last / 2.0,
-                    _ => start * last + x * (end - start) * last / (result - 1) as f64,
+                let source = match length {
+                    1.0 => (start + end) * last / 2.0,
+                    _ => start * last + x * (end - start) * last / (length - 1.0),
                 };
                 return (0.0..=last).contains(&source).then_some(source);
             }

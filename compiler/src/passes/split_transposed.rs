@@ -75,8 +75,11 @@ fn part(
     add(graph, id, &format!("phase{number}"), conv.into(), &[source])
 }
 
+/// Two numbers for each axis.
+type Pairs = Vec<(usize, usize)>;
+
 /// For each axis what is read of the input (start and size), and what has to be added before and behind it.
-fn cut_and_pads(phases: &[&Phase], spatial: &[usize]) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+fn cut_and_pads(phases: &[&Phase], spatial: &[usize]) -> (Pairs, Pairs) {
     let axis = |(phase, &size): (&&Phase, &usize)| {
         let span = phase.taps.len().saturating_sub(1) * phase.dilation;
         let end = phase.first + (phase.count - 1 + span) as isize + 1;
