@@ -10,6 +10,7 @@ mod examples;
 mod figures;
 mod kernels;
 mod memory;
+mod node_tests;
 mod operators;
 mod optimize;
 mod process;
