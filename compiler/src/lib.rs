@@ -20,6 +20,8 @@ pub mod kernels;
 pub mod lower;
 #[cfg(feature = "cli")]
 pub mod measure;
+#[cfg(feature = "cli")]
+pub mod metrics;
 pub mod names;
 pub mod ops;
 pub mod optimize;
@@ -33,6 +35,8 @@ pub mod quantize;
 pub mod recipe;
 pub mod render;
 pub mod report;
+#[cfg(feature = "cli")]
+pub mod search;
 
 pub use build_script::{Build, Generated};
 pub use calibrate::Method;

@@ -7,12 +7,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::data::read_labels;
-use super::metrics::{self, Metric};
 use super::source::{ModelArgs, PreprocessArgs, Progress, RangesArgs, Source, open_samples, problem};
 use crate::diag::{self, Code, Diagnostic, list_names};
 use crate::driver;
 use crate::evaluate::{dequantize, evaluate, quantize_input};
 use crate::ir::{Checked, Graph, Quant};
+use crate::metrics::{self, Metric, Results};
 
 /// Compare the accuracy of the float and the integer model.
 #[derive(Debug, Args)]
@@ -201,18 +201,9 @@ fn check_labels(metric: Metric, labels: &[i64], outputs: &Outputs) -> diag::Resu
 
 fn evaluation(args: &EvalArgs, source: &Source, labels: Option<&[i64]>, outputs: &Outputs) -> Evaluation {
     let width = outputs.float.first().map_or(0, Vec::len);
-    let metric = |results: &[Vec<f32>], labels: &[i64]| match args.metric {
-        Metric::Top1 => metrics::top1(results, labels),
-        Metric::Auc => {
-            metrics::auc(&results.iter().map(|result| f64::from(result[args.score])).collect::<Vec<_>>(), labels)
-        }
-        Metric::ReconstructionAuc => {
-            let pairs = outputs.inputs.iter().zip(results);
-            metrics::auc(
-                &pairs.map(|(input, result)| metrics::reconstruction_error(input, result)).collect::<Vec<_>>(),
-                labels,
-            )
-        }
+    let metric = |results: &[Vec<f32>], labels: &[i64]| {
+        let results = Results { inputs: &outputs.inputs, outputs: results };
+        metrics::measure(args.metric, args.score, results, labels)
     };
     let with_confusion = args.metric == Metric::Top1 && width > 1;
     Evaluation {

@@ -9,9 +9,9 @@ mod eval;
 mod figures;
 mod inspect;
 mod lists;
-mod metrics;
 mod report;
 mod run;
+mod search;
 mod source;
 
 use std::process::ExitCode;
@@ -52,6 +52,8 @@ enum Command {
     Estimate(estimate::EstimateArgs),
     /// Show a stage of the compilation
     Inspect(inspect::InspectArgs),
+    /// Choose the precision of each layer under a budget of flash, RAM and accuracy
+    Search(search::SearchArgs),
     /// List the targets
     Targets(lists::ListArgs),
     /// List the ONNX operators and what becomes of them
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Search(args) => search::run(&args),
         Command::Targets(args) => lists::targets(&args),
         Command::Ops(args) => lists::ops(&args),
     };

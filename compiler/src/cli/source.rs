@@ -164,6 +164,12 @@ impl Progress {
         self.bar.set_position(self.done.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
+    /// One step of so many.
+    pub fn tick_of(&self, total: usize) {
+        self.bar.set_length(total as u64);
+        self.tick();
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

@@ -5,6 +5,7 @@ use plotters::prelude::*;
 
 use crate::analyze::{Histogram, TensorReport};
 use crate::plan::MemoryUse;
+use crate::search::Point;
 
 /// What can go wrong with a picture in memory.
 pub type Error = Box<dyn std::error::Error>;
@@ -128,6 +129,30 @@ pub fn memory_map(uses: &[MemoryUse], arena: usize) -> Result<String, Error> {
             chart
                 .draw_series([Rectangle::new(corners, color.filled()), Rectangle::new(corners, INK.stroke_width(1))])?;
         }
+        Ok(())
+    })
+}
+
+/// Flash against error.
+pub fn front(points: &[Point], chosen: &Point) -> Result<String, Error> {
+    let at = |point: &Point| (point.flash as f64, point.score.relative_rmse);
+    let values = || points.iter().map(at);
+    let (lo, hi) = (values().map(|v| v.0).fold(f64::MAX, f64::min), values().map(|v| v.0).fold(0.0, f64::max));
+    let margin = (0.05 * (hi - lo)).max(1.0);
+    let top = values().map(|v| v.1).fold(1e-6, f64::max) * 1.1;
+    drawn((1100, 360), |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(64)
+            .build_cartesian_2d(lo - margin..hi + margin, 0.0..top)?;
+        let mesh = &mut chart.configure_mesh();
+        mesh.max_light_lines(1).x_label_formatter(&|x| format!("{x:.0}")).y_label_formatter(&|y| format!("{y:.3}"));
+        mesh.x_desc("bytes of flash").y_desc("relative RMSE of the output").axis_style(INK).draw()?;
+        let (best, others): (Vec<&Point>, Vec<&Point>) = points.iter().partition(|point| point.on_front);
+        chart.draw_series(others.into_iter().map(|point| Circle::new(at(point), 3, INK.stroke_width(1))))?;
+        chart.draw_series(best.into_iter().map(|point| Circle::new(at(point), 5, BLUE.filled())))?;
+        chart.draw_series([Circle::new(at(chosen), 9, RED.stroke_width(2))])?;
         Ok(())
     })
 }

@@ -9,6 +9,7 @@ use crate::analyze::{Advice, Analysis, Cause, TensorReport};
 use crate::diag::{self, Diagnostic};
 use crate::plan::MemoryUse;
 use crate::report::Report;
+use crate::search::Point;
 use charts::{histogram, memory_map, noise, shares};
 
 /// Headings of the table, and what they mean.
@@ -96,6 +97,11 @@ fn figures(contents: &Contents) -> Result<Vec<Figure>, charts::Error> {
 
 fn figure(title: &str, caption: &str, svg: String) -> Figure {
     Figure { title: title.to_owned(), caption: caption.to_owned(), svg }
+}
+
+/// The combinations that a search has evaluated, flash against error.
+pub fn front(points: &[Point], chosen: &Point) -> diag::Result<String> {
+    Ok(charts::front(points, chosen).map_err(|error| Diagnostic::internal(format!("a chart: {error}")))?)
 }
 
 /// One piece of advice as a sentence.
