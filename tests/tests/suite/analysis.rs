@@ -157,3 +157,59 @@ fn a_browser_shows_the_page() {
     assert_eq!(seen["drawn"], seen["pictures"], "a picture is empty: {seen}");
     assert!(seen["facts"].as_u64() >= Some(6) && seen["overflow"] == false && seen["requests"] == 0, "{seen}");
 }
+
+/// Values of a point of which less is better.
+fn costs(point: &Value) -> [f64; 4] {
+    ["relative_rmse", "flash", "ram", "cycles"].map(|key| point[key].as_f64().unwrap())
+}
+
+#[test]
+fn a_search_offers_what_the_evaluator_confirms() {
+    let folder = folder();
+    let told = folder.ok("search m.onnx --calib x.npy --target cortex-m4");
+    assert!(told.contains("m.recipe.toml") && told.contains("on the Pareto front"), "{told}");
+    let front = json(&folder.text("m.front.json"));
+    let points = front["points"].as_array().unwrap();
+    assert!(points.len() >= 4, "{front}");
+    for point in points {
+        folder.write("p.toml", point["recipe"].as_str().unwrap().as_bytes());
+        let evaluation = json(&folder.ok("eval m.onnx --calib x.npy --data x.npy --recipe p.toml --json"));
+        assert_eq!(evaluation["relative_rmse"], point["relative_rmse"], "{point}");
+        let estimate = json(&folder.ok("estimate m.onnx --calib x.npy --target cortex-m4 --recipe p.toml --json"));
+        let flash = ["code", "library", "weights"].map(|part| estimate["flash"][part].as_u64().unwrap());
+        assert_eq!(point["flash"], flash.iter().sum::<u64>());
+        let better = |other: &&Value| {
+            let (a, b) = (costs(other), costs(point));
+            a != b && a.iter().zip(&b).all(|(a, b)| a <= b)
+        };
+        let equal = points.iter().filter(|other| costs(other) == costs(point)).count();
+        assert!(equal > 1 || point["on_front"] == !points.iter().any(|other| better(&other)), "{point}");
+    }
+    // 4 bits save flash and cost accuracy, 16 bits the other way round.
+    let whole = |narrow: usize, wide: usize| {
+        let fits = |point: &&Value| {
+            point["narrow"].as_array().unwrap().len() == narrow && point["wide"].as_array().unwrap().len() >= wide
+        };
+        points.iter().filter(fits).map(costs).next().unwrap()
+    };
+    assert!(whole(3, 0)[0] > whole(0, 0)[0] && whole(0, 1)[0] < whole(0, 0)[0]);
+}
+
+#[test]
+fn a_search_keeps_to_its_budget_or_says_why_not() {
+    let folder = folder();
+    folder.ok("search m.onnx --calib x.npy --target cortex-m4");
+    let front = json(&folder.text("m.front.json"));
+    let points = front["points"].as_array().unwrap();
+    let least = points.iter().map(|point| point["flash"].as_u64().unwrap()).min().unwrap();
+    folder.ok(&format!("search m.onnx --calib x.npy --target cortex-m4 --max-flash {least} -o small.recipe.toml"));
+    let small = folder.text("small.recipe.toml");
+    let chosen = points.iter().find(|point| point["recipe"].as_str() == Some(&small)).unwrap();
+    assert_eq!(chosen["flash"], least);
+    folder.ok("build m.onnx --calib x.npy --target cortex-m4 --recipe small.recipe.toml -o out");
+    let outcome = folder.run("search m.onnx --calib x.npy --target cortex-m4 --max-flash 1k -o never.toml");
+    assert!(outcome.code == 1 && outcome.stderr.contains(&least.to_string()), "{}", outcome.stderr);
+    assert!(!folder.list(".").contains(&"never.toml".to_owned()));
+    let outcome = folder.run("search m.onnx --calib x.npy --max-drop 0.5");
+    assert!(outcome.code == 1 && outcome.stderr.contains("--labels"), "{}", outcome.stderr);
+}
