@@ -18,6 +18,8 @@ pub enum Cause {
     Clipping,
     /// Steps that are too coarse.
     Rounding,
+    /// Steps of the operands that are too coarse.
+    Operands,
     /// Rounded weights.
     Weights,
 }
@@ -46,11 +48,17 @@ pub fn advise(tensors: &[TensorReport]) -> Vec<Advice> {
 
 fn for_tensor(tensor: &TensorReport) -> Advice {
     let own = &tensor.own_error;
-    let parts = [(own.clipping, Cause::Clipping), (own.rounding, Cause::Rounding), (own.weights, Cause::Weights)];
+    let parts = [
+        (own.clipping, Cause::Clipping),
+        (own.rounding, Cause::Rounding),
+        (own.operands, Cause::Operands),
+        (own.weights, Cause::Weights),
+    ];
     let (part, cause) = parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, Cause::Rounding));
     let option = match cause {
         Cause::Clipping => "a wider range: `--method min-max`, or edit its entry in the ranges file".to_owned(),
         Cause::Rounding => "16 bits for this tensor: `activations = \"int16\"` in a recipe".to_owned(),
+        Cause::Operands => "16 bits for what it is computed from: `activations = \"int16\"` in a recipe".to_owned(),
         Cause::Weights => "learned rounding of its weights: `--effort best`".to_owned(),
     };
     Advice { tensor: tensor.tensor.clone(), cause, option, gain: tensor.share * part }

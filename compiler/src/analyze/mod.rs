@@ -125,6 +125,13 @@ impl Study<'_> {
         if with_shares {
             let shares = shares::Shares { graph: self.graph, references: &self.references, order: &self.order };
             sums.contributions = shares.measure(&floats, &exact);
+            for (&id, tensor) in &mut sums.tensors {
+                if let Some(reals) = self.references.reals(id, &floats) {
+                    let own = self.references.alone(self.graph, id, &exact);
+                    let (own, _) = shares::error(self.graph, id, &own, &reals);
+                    tensor.observe_operands(own, shares.from_operands(id, &exact));
+                }
+            }
         }
         Ok(sums)
     }

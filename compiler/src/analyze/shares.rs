@@ -59,17 +59,32 @@ impl Shares<'_> {
         (disturbance > 0.0).then(|| change.sum::<f64>() * own_error / disturbance)
     }
 
+    /// The squared error of a node, computed from exact operands, that comes from the steps of the operands: rounding to the
+    /// nearest step is wrong by a twelfth of its square on average, so one step up or down does twelve times as much.
+    pub fn from_operands(&self, id: NodeId, exact: &BTreeMap<NodeId, Vec<i32>>) -> f64 {
+        let own = self.references.alone(self.graph, id, exact);
+        let mut disturbed = exact.clone();
+        for operand in self.graph.operands(id) {
+            if !matches!(self.graph.node(operand).op, QuantOp::Constant(_)) {
+                disturbed.insert(operand, self.stepped(operand, &exact[&operand]));
+            }
+        }
+        difference(self.graph, id, &self.references.alone(self.graph, id, &disturbed), &own) / 12.0
+    }
+
     /// The tensor with its own error, or with steps up and down where that is hardly any.
     fn disturbed(&self, id: NodeId, own: Vec<i32>, exact: &[i32]) -> Vec<i32> {
         let wrong = own.iter().zip(exact).filter(|(own, exact)| own != exact).count();
-        if wrong * FEW >= exact.len() {
-            return own;
-        }
+        if wrong * FEW >= exact.len() { own } else { self.stepped(id, exact) }
+    }
+
+    /// A tensor with every element a step up or down, in no order that a layer could follow: by a bit in the middle of a
+    /// multiple of the golden ratio.
+    fn stepped(&self, id: NodeId, exact: &[i32]) -> Vec<i32> {
         let dtype = self.graph.node(id).value.dtype;
         let stepped = exact.iter().enumerate().map(|(index, &value)| {
-            // Up and down in no order that a layer could follow: the middle bits of a multiple of the golden ratio.
-            let up = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 1 == 0;
-            (value + if up { 1 } else { -1 }).clamp(dtype.min(), dtype.max())
+            let up = ((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) & 1 == 0;
+            value.saturating_add(if up { 1 } else { -1 }).clamp(dtype.min(), dtype.max())
         });
         stepped.collect()
     }

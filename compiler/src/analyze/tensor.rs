@@ -38,7 +38,7 @@ pub struct TensorReport {
     pub worst_channel: Option<WorstChannel>,
     /// Share of the error of the model's outputs that comes from this layer's own error; all shares add up to 1.
     pub share: f64,
-    /// Where the layer's own error comes from; the three add up to 1 unless there is none.
+    /// Where the layer's own error comes from; the four add up to 1 unless there is none.
     pub own_error: OwnError,
     /// Real values.
     pub values: Histogram,
@@ -63,7 +63,9 @@ pub struct OwnError {
     pub clipping: f64,
     /// The result's rounding to steps.
     pub rounding: f64,
-    /// Everything else: rounded weights and biases, tables.
+    /// The operands' rounding to steps.
+    pub operands: f64,
+    /// Everything else: rounded weights and biases, multipliers.
     pub weights: f64,
 }
 
@@ -94,6 +96,8 @@ pub struct Sums {
     own: f64,
     clipping: f64,
     rounding: f64,
+    /// Of some samples, the squared own errors, and those of them that come from the operands' steps.
+    probed: (f64, f64),
     clipped: u64,
     values: u64,
     codes: Option<(i32, i32)>,
@@ -121,6 +125,7 @@ impl Sums {
             own: 0.0,
             clipping: 0.0,
             rounding: 0.0,
+            probed: (0.0, 0.0),
             clipped: 0,
             values: 0,
             codes: None,
@@ -143,6 +148,12 @@ impl Sums {
             let (lo, hi) = self.codes.unwrap_or((value, value));
             self.codes = Some((lo.min(value), hi.max(value)));
         }
+    }
+
+    /// Adds, of a sample, the squared own error and the part of it that comes from the operands' steps.
+    pub fn observe_operands(&mut self, own: f64, from_operands: f64) {
+        self.probed.0 += own;
+        self.probed.1 += from_operands;
     }
 
     fn observe_real(&mut self, real: f64) {
@@ -172,6 +183,7 @@ impl Sums {
         self.own += other.own;
         self.clipping += other.clipping;
         self.rounding += other.rounding;
+        self.probed = (self.probed.0 + other.probed.0, self.probed.1 + other.probed.1);
         self.clipped += other.clipped;
         self.values += other.values;
         self.codes = match (self.codes, other.codes) {
@@ -220,9 +232,15 @@ impl Sums {
 
     fn own_error(&self) -> OwnError {
         let rest = (self.own - self.clipping - self.rounding).max(0.0);
+        let operands = if self.probed.0 > 0.0 { self.own * self.probed.1 / self.probed.0 } else { 0.0 }.min(rest);
         let total = self.clipping + self.rounding + rest;
         let part = |error: f64| if total > 0.0 { error / total } else { 0.0 };
-        OwnError { clipping: part(self.clipping), rounding: part(self.rounding), weights: part(rest) }
+        OwnError {
+            clipping: part(self.clipping),
+            rounding: part(self.rounding),
+            operands: part(operands),
+            weights: part(rest - operands),
+        }
     }
 }
 

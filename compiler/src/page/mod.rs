@@ -109,9 +109,10 @@ pub fn sentence(advice: &Advice) -> String {
     let cause = match advice.cause {
         Cause::Clipping => "values outside of its range are cut off",
         Cause::Rounding => "its steps are coarse",
+        Cause::Operands => "the steps of its operands are coarse",
         Cause::Weights => "its layer's weights are rounded",
     };
-    format!("{}: {cause}; {} removes up to {:.0} % of the error", advice.tensor, advice.option, 100.0 * advice.gain)
+    format!("{}: {cause}. {:.0} % of the error go at most with {}", advice.tensor, 100.0 * advice.gain, advice.option)
 }
 
 /// The cells of [`COLUMNS`].

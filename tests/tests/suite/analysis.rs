@@ -56,7 +56,7 @@ fn figures_agree_with_those_of_the_evaluation() {
     assert!((shares - 1.0).abs() < 1e-9, "shares add up to {shares}");
     for tensor in tensors {
         let own = &tensor["own_error"];
-        let parts = sum(["clipping", "rounding", "weights"].map(|part| own[part].as_f64().unwrap()));
+        let parts = sum(["clipping", "rounding", "operands", "weights"].map(|part| own[part].as_f64().unwrap()));
         assert!(parts == 0.0 || (parts - 1.0).abs() < 1e-9, "{tensor}");
         assert!(tensor["share"].as_f64().unwrap() >= 0.0 && tensor["cosine"].as_f64().unwrap() > 0.99, "{tensor}");
         let values = tensor["values"]["counts"].as_array().unwrap().iter().map(|count| count.as_u64().unwrap());
