@@ -168,7 +168,7 @@ pub fn report(nominal: &Graph<Quant>, plan: &CheckedPlan, lowered: &Lowered, pro
         ranges_sha256: provenance.ranges_sha256,
         inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, &plan.tensor(id).ty)).collect(),
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, &plan.tensor(*id).ty)).collect(),
-        weight_bytes: program.blobs.iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
+        weight_bytes: program.blobs.iter().map(crate::program::Blob::bytes).sum(),
         macs: layers.iter().map(|layer| layer.macs).sum(),
         macs_nominal: nodes.values().map(|node| node.op.macs(&node.value.shape)).sum(),
         arena: ArenaReport {

@@ -55,6 +55,7 @@ pub fn build_in(
     arena: ArenaMode,
 ) -> Result<Build> {
     let options = Options {
+        settings: Default::default(),
         name: name.to_owned(),
         target,
         language,

@@ -105,6 +105,7 @@ impl Case {
         let (calibrator, _) = driver::calibrate(&frontend.model, samples.iter().cloned().map(Ok), &|| {})?;
         let ranges = calibrator.finish(Method::MinMax, Origin::default())?;
         let options = Options {
+            settings: Default::default(),
             name: self.name.clone(),
             target: &TARGETS[0],
             language,

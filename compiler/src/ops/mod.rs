@@ -11,6 +11,7 @@ pub mod average_pool;
 pub mod concat;
 pub mod constant;
 pub mod conv;
+pub mod curve;
 pub mod fixed_sum;
 pub mod import;
 pub mod input;
@@ -19,6 +20,7 @@ pub mod max_pool;
 pub mod mean;
 pub mod mul;
 pub mod pad;
+pub mod rescale;
 pub mod reshape;
 pub mod slice;
 pub mod softmax;
@@ -29,7 +31,7 @@ pub mod weighted;
 use std::fmt;
 
 use crate::diag::Diagnostic;
-use crate::ir::{Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
+use crate::ir::{DType, Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
 /// An operator of the float graph.
 pub trait FloatOperator: fmt::Debug {
@@ -94,7 +96,7 @@ pub enum ParamsRule {
     Own,
     /// The operand's: the operator only moves or selects elements.
     SameAsOperand,
-    /// Fixed by the operator, because it knows its range.
+    /// Fixed by the operator, because it knows its range. Given for 8 bits; see [`Params::for_type`].
     Fixed(Params),
     /// The result holds positions, not reals.
     Index,
@@ -107,6 +109,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// Type of the weights, if the operator has some: [`DType::I8`] or [`DType::I4`].
+    pub weights: DType,
 }
 
 impl Site<'_> {
@@ -239,6 +243,8 @@ ops!(
     Linear(linear::QLinear),
     Affine(affine::QAffine),
     Table(unary::Table),
+    Curve(curve::Curve),
+    Rescale(rescale::Rescale),
     Add(add::QAdd),
     Mul(mul::QMul),
     MaxPool(max_pool::QMaxPool),
@@ -252,6 +258,35 @@ ops!(
     Transpose(transpose::QTranspose),
     Reshape(reshape::QReshape),
 );
+
+impl QuantOp {
+    /// Whether each element of the result follows from the elements of the operands at the same position, with
+    /// broadcasting.
+    pub fn is_elementwise(&self) -> bool {
+        match self {
+            QuantOp::Affine(_)
+            | QuantOp::Table(_)
+            | QuantOp::Curve(_)
+            | QuantOp::Rescale(_)
+            | QuantOp::Add(_)
+            | QuantOp::Mul(_) => true,
+            QuantOp::Input(_)
+            | QuantOp::Constant(_)
+            | QuantOp::Conv(_)
+            | QuantOp::Linear(_)
+            | QuantOp::MaxPool(_)
+            | QuantOp::AveragePool(_)
+            | QuantOp::Mean(_)
+            | QuantOp::Softmax(_)
+            | QuantOp::ArgMax(_)
+            | QuantOp::Concat(_)
+            | QuantOp::Slice(_)
+            | QuantOp::Pad(_)
+            | QuantOp::Transpose(_)
+            | QuantOp::Reshape(_) => false,
+        }
+    }
+}
 
 impl Stage for Float {
     type Op = FloatOp;
@@ -293,11 +328,28 @@ impl Operator<QuantType> for QuantOp {
         expect_arity(self.arity(), operands.len())?;
         let shapes: Vec<&Shape> = operands.iter().map(|operand| &operand.shape).collect();
         expect_shape(&self.infer(&shapes)?, &result.shape)?;
-        if let Some(bound) = self.accumulator().filter(|bound| !fits_i32(*bound)) {
-            return Err(format!("the accumulator can take {}..={}, more than 32 bits", bound.lo, bound.hi));
+        if let Some(bound) = self.accumulator().filter(|bound| !is_accumulator(*bound)) {
+            return Err(format!(
+                "the accumulator can take {}..={}, more than {ACCUMULATOR_BITS} bits",
+                bound.lo, bound.hi
+            ));
         }
-        Ok(())
+        let skewed = |ty: &&QuantType| ty.dtype.bits() > 8 && ty.params().is_some_and(|params| params.zero_point != 0);
+        match operands.iter().copied().chain([result]).find(skewed) {
+            Some(ty) => Err(format!("{ty} has more than 8 bits and a zero point other than 0")),
+            None => Ok(()),
+        }
     }
+}
+
+/// Most bits of an accumulator: with so many, its requantization can be computed in 64 bits; see
+/// [`Multiplier::accepts`](crate::ir::Multiplier::accepts).
+const ACCUMULATOR_BITS: u32 = 47;
+
+/// Whether an accumulator with these values can be requantized. Those of more than 32 bits are computed in 64.
+pub fn is_accumulator(bound: Interval) -> bool {
+    let end = 1i64 << (ACCUMULATOR_BITS - 1);
+    Interval::new(-end, end - 1).contains(bound)
 }
 
 /// Whether every value of an accumulator is an `i32`.

@@ -78,7 +78,9 @@ pub fn relations(op: &QuantOp, operands: &[&Shape], result: &Shape, removable: i
             let links = (0..last).map(|axis| same(operands[0], axis, axis)).collect();
             Relations { links, mixing: Some(mixing(op, (last, last), 1)) }
         }
-        QuantOp::Affine(_) | QuantOp::Table(_) => linked(sames(operands[0], |_| true)),
+        QuantOp::Affine(_) | QuantOp::Table(_) | QuantOp::Curve(_) | QuantOp::Rescale(_) => {
+            linked(sames(operands[0], |_| true))
+        }
         QuantOp::Softmax(softmax) => linked(sames(operands[0], |axis| axis != softmax.axis)),
         QuantOp::Add(_) | QuantOp::Mul(_) => linked(broadcast(operands, result)),
         QuantOp::MaxPool(_) | QuantOp::AveragePool(_) => linked(sames(operands[0], |axis| axis < 2)),

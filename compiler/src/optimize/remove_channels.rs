@@ -65,6 +65,8 @@ fn cut(graph: &mut Graph<Quant>, id: NodeId, kept: &BTreeMap<NodeId, Kept>) {
         QuantOp::Reshape(reshape) => reshape.shape = shape.clone(),
         QuantOp::Input(_)
         | QuantOp::Table(_)
+        | QuantOp::Curve(_)
+        | QuantOp::Rescale(_)
         | QuantOp::Add(_)
         | QuantOp::Mul(_)
         | QuantOp::MaxPool(_)

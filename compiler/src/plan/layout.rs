@@ -159,7 +159,7 @@ impl Layouter<'_> {
     /// Operands with evenly spaced axes, for operators whose loops need them.
     fn readable(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: &Shape) -> Vec<TensorId> {
         let fits = |tensor: &PlannedTensor| match op {
-            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) => true,
+            op if op.is_elementwise() => true,
             QuantOp::Linear(_) => row_offsets(&tensor.view, &tensor.ty.shape).is_some(),
             QuantOp::Concat(_) => tensor.view.strides().is_some() && tensor.ty.shape.rank() == result.rank(),
             _ => tensor.view.strides().is_some(),
@@ -186,7 +186,9 @@ impl Layouter<'_> {
                 order.push(1);
                 View::dense(shape, &order)
             }
-            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => first.view.clone(),
+            QuantOp::Table(_) | QuantOp::Curve(_) | QuantOp::Rescale(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => {
+                first.view.clone()
+            }
             QuantOp::Add(_) | QuantOp::Mul(_) => {
                 let same =
                     operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
@@ -211,7 +213,7 @@ impl Layouter<'_> {
     }
 
     fn with_common_loops(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: TensorId) -> Vec<TensorId> {
-        if !matches!(op, QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_)) {
+        if !op.is_elementwise() {
             return operands;
         }
         let rank = self.plan.tensor(result).ty.shape.rank();

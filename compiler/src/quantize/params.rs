@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::{shares_params, without_range};
+use super::precision::{Precisions, Wanted};
+use super::{resolution, shares_params, without_range};
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
-use crate::ir::{Checked, Float, Graph, Node, NodeId, Params, Range};
+use crate::ir::{Checked, DType, Float, Graph, Node, NodeId, Params, Range};
 use crate::ops::unary::apply_chain;
 use crate::ops::{FloatOp, ParamsRule};
 
 /// What the integers of a tensor mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Assignment {
-    /// Reals with this scale and zero point.
-    Params(Params),
+    /// Reals in this type, with this scale and zero point.
+    Params(DType, Params),
     /// Always 0.
     Zero,
     /// Positions.
@@ -33,19 +34,30 @@ const SAMPLES: u32 = 1024;
 pub fn assign(
     graph: &Checked<Graph<Float>>,
     ranges: &Ranges,
+    (precisions, wanted): (&Precisions, &Wanted),
     problems: &mut Diagnostics,
 ) -> BTreeMap<NodeId, Assignment> {
     let order = graph.topological();
     let (mut assigned, mut missing) = (BTreeMap::new(), vec![]);
     for &id in &order {
         let node = graph.node(id);
+        let dtype = wanted.activations.get(&id).copied();
         let assignment = match node.op.params_rule() {
-            ParamsRule::Fixed(params) => Assignment::Params(params),
+            ParamsRule::Fixed(params) => {
+                let dtype = dtype.unwrap_or(precisions.activations);
+                Assignment::Params(dtype, params.for_type(dtype))
+            }
             ParamsRule::Index => Assignment::Index,
             ParamsRule::SameAsOperand => assigned[&graph.operands(id)[0]],
             ParamsRule::Own => match (positions(graph, id, &assigned), range(graph, ranges, id)) {
                 (Some(assignment), _) => assignment,
-                (None, Some(range)) => own(node, range, problems),
+                (None, Some(range)) => {
+                    let default = || match resolution::is_wide(node, range, ranges) {
+                        true => DType::I16,
+                        false => precisions.activations,
+                    };
+                    own(node, range, dtype.unwrap_or_else(default), problems)
+                }
                 (None, None) => {
                     missing.push(node.observed.as_deref().unwrap_or(&node.name));
                     Assignment::Zero
@@ -73,7 +85,7 @@ fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assig
     match &graph.node(id).op {
         _ if count == 0 => None,
         FloatOp::Concat(_) if count == operands.len() => Some(Assignment::Index),
-        _ => Some(Assignment::Params(Params::zero())),
+        _ => Some(Assignment::Params(DType::I8, Params::zero())),
     }
 }
 
@@ -91,10 +103,10 @@ fn missing_ranges(missing: &[&str]) -> Option<Diagnostic> {
 }
 
 /// From the tensor's own range.
-fn own(node: &Node<Float>, range: Range, problems: &mut Diagnostics) -> Assignment {
-    match Params::asymmetric_int8(range).filter(|_| range.magnitude() >= DEGENERATE) {
-        Some(params) => Assignment::Params(params),
-        None if matches!(node.op, FloatOp::Constant(_)) => Assignment::Params(Params::zero()),
+fn own(node: &Node<Float>, range: Range, dtype: DType, problems: &mut Diagnostics) -> Assignment {
+    match Params::covering(range, dtype).filter(|_| range.magnitude() >= DEGENERATE) {
+        Some(params) => Assignment::Params(dtype, params),
+        None if matches!(node.op, FloatOp::Constant(_)) => Assignment::Params(dtype, Params::zero()),
         None => {
             problems.push(without_range(node, range.magnitude()));
             Assignment::Zero
@@ -164,11 +176,10 @@ fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Optio
     }
 }
 
-/// Gives `id` the parameters `wanted` if nothing else depends on the ones it has.
+/// Gives `id` the parameters `wanted` if nothing else depends on the ones it has. Its type stays.
 fn impose(graph: &Graph<Float>, id: NodeId, wanted: Assignment, assigned: &mut BTreeMap<NodeId, Assignment>) -> bool {
     let free = graph.sole_consumer(id).is_some()
-        && matches!(wanted, Assignment::Params(_))
-        && matches!(assigned[&id], Assignment::Params(_));
+        && matches!((wanted, assigned[&id]), (Assignment::Params(a, _), Assignment::Params(b, _)) if a == b);
     let imposed = free
         && match &graph.node(id).op {
             FloatOp::Input(_) | FloatOp::Softmax(_) | FloatOp::ArgMax(_) => false,

@@ -1,4 +1,4 @@
-//! Warns of inputs for which 8 bits with one scale are too coarse.
+//! Inputs for which 8 bits with one scale are too coarse get 16, and a warning.
 //!
 //! The typical case is a vector of features in different units: the step follows from the largest, and the smallest
 //! hardly ever leave the integer they start at. Only inputs are examined. Inside the model weights have a scale for
@@ -9,12 +9,29 @@ use std::collections::BTreeMap;
 use super::params::Assignment;
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics};
-use crate::ir::{Float, Graph, NodeId};
+use crate::ir::{DType, Float, Graph, Node, NodeId, Params, Range};
+use crate::ops::FloatOp;
 
 /// An element that stays within so many steps is known to less than two bits.
 const FEW_STEPS: f64 = 4.0;
 
-/// Adds a warning for every input of which a quarter of the elements use only a few steps.
+/// Whether a node is an input of which a quarter of the elements would use only a few steps of 8 bits.
+pub fn is_wide(node: &Node<Float>, range: Range, ranges: &Ranges) -> bool {
+    let is_input = matches!(node.op, FloatOp::Input(_));
+    let params = Params::asymmetric_int8(range).filter(|_| is_input);
+    params.zip(spread(ranges, &node.name)).is_some_and(|(params, spread)| is_coarse(spread, params))
+}
+
+/// The spread of a quarter of the elements over the samples, at most.
+fn spread(ranges: &Ranges, name: &str) -> Option<f32> {
+    ranges.entry(name)?.observed?.spread()
+}
+
+fn is_coarse(spread: f32, params: Params) -> bool {
+    f64::from(spread) / params.scale.get() < FEW_STEPS
+}
+
+/// Adds a warning for every input of which a quarter of the elements use only a few steps, or would with 8 bits.
 pub fn check(
     graph: &Graph<Float>,
     ranges: &Ranges,
@@ -23,20 +40,19 @@ pub fn check(
 ) {
     for &id in graph.inputs() {
         let name = &graph.node(id).name;
-        let spread = ranges.entry(name).and_then(|entry| entry.observed?.spread());
-        if let (Some(spread), Some(Assignment::Params(params))) = (spread, assignment.get(&id)) {
-            let steps = f64::from(spread) / params.scale.get();
-            if steps < FEW_STEPS {
-                problems.push(warning(name, spread, params.scale.as_f32()));
+        let spread = spread(ranges, name);
+        if let (Some(spread), Some(&Assignment::Params(dtype, params))) = (spread, assignment.get(&id)) {
+            if is_coarse(spread, params) {
+                problems.push(too_coarse(name, dtype, spread, params.scale.as_f32()));
             }
         }
     }
 }
 
-fn warning(name: &str, spread: f32, step: f32) -> Diagnostic {
+fn too_coarse(name: &str, dtype: DType, spread: f32, step: f32) -> Diagnostic {
     Diagnostic::warning(
         Code::LowResolution,
-        "8 bits are too coarse for this input: its elements have very different ranges",
+        format!("{} bits are too coarse for this input: its elements have very different ranges", dtype.bits()),
     )
     .tensor(name)
     .note(format!(

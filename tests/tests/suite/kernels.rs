@@ -577,6 +577,7 @@ static LAYERS: LazyLock<Vec<Layer>> = LazyLock::new(|| {
 impl Layer {
     fn build(&self, target: &'static Target, language: Language) -> Result<Build> {
         let options = Options {
+            settings: Default::default(),
             name: self.name.clone(),
             target,
             language,

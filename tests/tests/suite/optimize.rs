@@ -205,13 +205,14 @@ fn operators_on_each_channel_pass_constants_on() {
     let precision = Precision { shift: 14, wide: false };
     let affine = QAffine { channels: offsets.to_vec(), axis: 1, precision, clamp: FULL };
     let affine = net.add(affine, &[first], -128);
-    let table = net.add(Table { entries: (-128..=127).map(|q: i8| q / 2).collect() }, &[affine], 3);
+    let table = net.add(Table { entries: (-128..=127).map(|q: i16| q / 2).collect() }, &[affine], 3);
     let max = net.add(QMaxPool { window: window(2, 1) }, &[table], 3);
     let multipliers = [2, 4].map(|count| (count, Multiplier::new(1.0 / count as f64).unwrap()));
     let average = QAveragePool {
         window: window(2, 0),
         include_pad: false,
         multipliers: multipliers.into(),
+        input_type: DType::I8,
         input_zero: 3,
         output_zero: 3,
         clamp: FULL,
@@ -219,8 +220,16 @@ fn operators_on_each_channel_pass_constants_on() {
     let average = net.add(average, &[max], 3);
     let count = net.dims(average)[2..].iter().product();
     let multiplier = Multiplier::new(1.0 / count as f64).unwrap();
-    let mean =
-        QMean { axes: vec![2, 3], keep_dims: false, count, multiplier, input_zero: 3, output_zero: 3, clamp: FULL };
+    let mean = QMean {
+        axes: vec![2, 3],
+        keep_dims: false,
+        count,
+        multiplier,
+        input_type: DType::I8,
+        input_zero: 3,
+        output_zero: 3,
+        clamp: FULL,
+    };
     let mean = net.add(mean, &[average], 3);
     let y = net.linear(mean, rows(&[0, 0], 4), RELU);
     net.output(y);
