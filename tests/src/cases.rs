@@ -12,6 +12,7 @@ use ptqc::program::interpret;
 use ptqc_target_runtimes::TARGETS;
 
 use crate::batch::encode;
+use crate::case::mixed;
 use crate::onnx::{Onnx, numbers};
 
 /// Samples that a case is calibrated with and run on.
@@ -32,6 +33,8 @@ pub struct Case {
     pub range: (f32, f32),
     /// What the code shall be best at.
     pub goal: Goal,
+    /// The mix of precisions, if it is not 8 bits everywhere; see [`mixed`].
+    pub mix: Option<u64>,
 }
 
 /// A case after compilation, with samples and what the evaluator makes of them.
@@ -63,6 +66,7 @@ impl Case {
             steps: 2.0,
             range: (-1.0, 1.0),
             goal: Goal::default(),
+            mix: None,
         }
     }
 
@@ -86,6 +90,11 @@ impl Case {
         Case { goal, ..self }
     }
 
+    /// With other precisions than 8 bits.
+    pub fn mixed(self, mix: Option<u64>) -> Case {
+        Case { mix, ..self }
+    }
+
     /// With a size for a symbolic dimension.
     pub fn pin(mut self, name: &str, size: usize) -> Case {
         self.pinned.insert(name.to_owned(), size);
@@ -105,7 +114,7 @@ impl Case {
         let (calibrator, _) = driver::calibrate(&frontend.model, samples.iter().cloned().map(Ok), &|| {})?;
         let ranges = calibrator.finish(Method::MinMax, Origin::default())?;
         let options = Options {
-            settings: Default::default(),
+            settings: self.mix.map(|seed| mixed(&frontend, seed)).unwrap_or_default(),
             name: self.name.clone(),
             target: &TARGETS[0],
             language,

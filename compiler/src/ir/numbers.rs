@@ -82,10 +82,10 @@ impl Params {
         Some(Params { scale, zero_point })
     }
 
-    /// Symmetric 16-bit parameters: the end of `range` that is farther from 0 becomes 32767, and the zero point is 0.
-    /// `None` if the range is so narrow that no normal scale exists.
-    pub fn symmetric_int16(range: Range) -> Option<Params> {
-        let scale = Scale::new(f64::from(range.magnitude()) / f64::from(i16::MAX))?;
+    /// Symmetric parameters: the end of `range` that is farther from 0 becomes the largest value of the type, and the
+    /// zero point is 0. `None` if the range is so narrow that no normal scale exists.
+    pub fn symmetric(range: Range, dtype: DType) -> Option<Params> {
+        let scale = Scale::new(f64::from(range.magnitude()) / f64::from(dtype.max()))?;
         Some(Params { scale, zero_point: 0 })
     }
 
@@ -93,18 +93,18 @@ impl Params {
     pub fn covering(range: Range, dtype: DType) -> Option<Params> {
         match dtype {
             DType::I4 | DType::I8 => Params::asymmetric_int8(range),
-            DType::I16 | DType::I32 => Params::symmetric_int16(range),
+            DType::I16 | DType::I32 => Params::symmetric(range, dtype),
         }
     }
 
-    /// What these 8-bit parameters are for elements of a type: with 16 bits the same reals, symmetric. The reach of a
+    /// What these 8-bit parameters are for elements of a type: with more bits the same reals, symmetric. The reach of a
     /// power of two stays one, so that a result between 0 and 1 has a step of `2^-15`.
     pub fn for_type(self, dtype: DType) -> Params {
         match dtype {
             DType::I4 | DType::I8 => self,
             DType::I16 | DType::I32 => {
                 let steps = f64::from((128 - self.zero_point).max(128 + self.zero_point));
-                let scale = Scale::new(self.scale.get() * steps / 32768.0).unwrap_or(self.scale);
+                let scale = Scale::new(self.scale.get() * steps / -f64::from(dtype.min())).unwrap_or(self.scale);
                 Params { scale, zero_point: 0 }
             }
         }

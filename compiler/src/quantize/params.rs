@@ -52,11 +52,9 @@ pub fn assign(
             ParamsRule::Own => match (positions(graph, id, &assigned), range(graph, ranges, id)) {
                 (Some(assignment), _) => assignment,
                 (None, Some(range)) => {
-                    let default = || match resolution::is_wide(node, range, ranges) {
-                        true => DType::I16,
-                        false => precisions.activations,
-                    };
-                    own(node, range, dtype.unwrap_or_else(default), problems)
+                    let default = || resolution::narrowest(graph, id, ranges, precisions.activations);
+                    let dtype = dtype.unwrap_or_else(default);
+                    own(node, unclipped(range, node, ranges, dtype), dtype, problems)
                 }
                 (None, None) => {
                     missing.push(node.observed.as_deref().unwrap_or(&node.name));
@@ -112,6 +110,13 @@ fn own(node: &Node<Float>, range: Range, dtype: DType, problems: &mut Diagnostic
             Assignment::Zero
         }
     }
+}
+
+/// With more than 8 bits there is no need to clip what calibration has seen.
+fn unclipped(range: Range, node: &Node<Float>, ranges: &Ranges, dtype: DType) -> Range {
+    let entry = node.observed.as_ref().and_then(|name| ranges.entry(name));
+    let observed = entry.and_then(|entry| entry.observed).filter(|_| dtype.bits() > 8);
+    observed.and_then(|seen| Range::new(seen.min(), seen.max())).map_or(range, |seen| range.union(seen))
 }
 
 /// The observed range; for a tensor that the ONNX model does not have, what follows from its neighbours.

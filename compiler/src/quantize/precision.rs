@@ -86,13 +86,12 @@ fn demand(graph: &Graph<Float>, id: NodeId, dtype: DType, wanted: &mut Wanted, p
     while graph.node(source).op.params_rule() == ParamsRule::SameAsOperand {
         source = graph.operands(source)[0];
     }
-    match wanted.activations.insert(source, dtype).filter(|&other| other != dtype) {
-        Some(other) => problems.push(
+    if let Some(other) = wanted.activations.insert(source, dtype).filter(|&other| other != dtype) {
+        problems.push(
             Diagnostic::error(Code::RecipeFile, format!("the recipe asks for {dtype} and for {other}"))
                 .tensor(&graph.node(source).name)
                 .help("the elements of this tensor are only moved by the layers behind it: give all of these one type"),
-        ),
-        None => {}
+        );
     }
 }
 

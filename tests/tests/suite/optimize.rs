@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use ptqc::evaluate::{evaluate, evaluate_all};
-use ptqc::ir::{Checked, Clamp, Graph, Multiplier, NodeId, Quant, Shape, Window};
+use ptqc::ir::{Checked, Clamp, DType, Graph, Multiplier, NodeId, Quant, Shape, Window};
 use ptqc::ops::affine::QAffine;
 use ptqc::ops::average_pool::QAveragePool;
 use ptqc::ops::concat::QConcat;
