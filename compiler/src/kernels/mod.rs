@@ -79,11 +79,7 @@ impl Types {
             ty.dtype.bits() == 8 || ty.params().is_none()
         };
         let narrow = |op: &QuantOp| op.accumulator().is_none_or(crate::ops::fits_i32);
-        let weights = |op: &QuantOp| match op {
-            QuantOp::Conv(conv) => conv.weighted.weight_type.bits() == 8,
-            QuantOp::Linear(linear) => linear.weighted.weight_type.bits() == 8,
-            _ => true,
-        };
+        let weights = |op: &QuantOp| op.weighted().is_none_or(|weighted| weighted.weight_type.bits() == 8);
         let allowed = match &layer.work {
             Work::Operator(op) => narrow(op) && weights(op),
             Work::Copy => true,

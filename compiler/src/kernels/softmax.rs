@@ -1,6 +1,6 @@
 //! Softmax: a table of exponentials, their sum, one reciprocal for each row. The formula stands at `QSoftmax`.
 
-use super::common::loops;
+use super::common::{less, loops};
 use super::{LayerBuilder, strides};
 use crate::ops::QuantOp;
 use crate::ops::softmax::QSoftmax;
@@ -44,7 +44,7 @@ pub fn build(b: &mut LayerBuilder) {
             let e = f.bind("e", Type::U64, e.cast(Type::U64));
             let steps = e.mul(reciprocal.clone()).add(Expr::Const(Type::U64, 1 << (shift - 1))).shr(shift);
             let scaled = f.bind("scaled", Type::I32, steps.cast(Type::I32));
-            let value = if zero == 0 { scaled } else { scaled.add(Expr::i32(i64::from(zero))) };
+            let value = less(scaled, -zero);
             let value = value.min(Expr::i32(i64::from(hi)));
             f.store(y, step(&at[1], i, y_strides[axis]), value);
         });

@@ -101,6 +101,10 @@ impl QuantOperator for Curve {
         Ok(operands[0].clone())
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], _result: &QuantType) -> Vec<i32> {
         operands[0].data.iter().map(|&q| self.at(q)).collect()
     }

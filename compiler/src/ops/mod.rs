@@ -53,6 +53,11 @@ pub trait FloatOperator: fmt::Debug {
     fn describe(&self) -> String {
         String::new()
     }
+    /// Whether operands and result must have equal scales and zero points, so that elements can be copied or compared:
+    /// `quantize` requantizes the operands, in their producers where it can.
+    fn shares_params(&self) -> bool {
+        false
+    }
     /// The fused clamp, if the operator can carry one.
     fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
         None
@@ -78,6 +83,10 @@ pub trait QuantOperator: fmt::Debug {
     /// What the layer computes, for the comment above its emitted function: no number that follows from weights.
     fn formula(&self) -> String {
         self.describe()
+    }
+    /// Whether every element of the result is computed from the elements of the operands at its (broadcast) position alone.
+    fn is_elementwise(&self) -> bool {
+        false
     }
     /// All values the accumulator can take.
     fn accumulator(&self) -> Option<Interval> {
@@ -260,30 +269,12 @@ ops!(
 );
 
 impl QuantOp {
-    /// Whether each element of the result follows from the elements of the operands at the same position, with
-    /// broadcasting.
-    pub fn is_elementwise(&self) -> bool {
+    /// The weights of an operator that has some.
+    pub fn weighted(&self) -> Option<&weighted::Weighted> {
         match self {
-            QuantOp::Affine(_)
-            | QuantOp::Table(_)
-            | QuantOp::Curve(_)
-            | QuantOp::Rescale(_)
-            | QuantOp::Add(_)
-            | QuantOp::Mul(_) => true,
-            QuantOp::Input(_)
-            | QuantOp::Constant(_)
-            | QuantOp::Conv(_)
-            | QuantOp::Linear(_)
-            | QuantOp::MaxPool(_)
-            | QuantOp::AveragePool(_)
-            | QuantOp::Mean(_)
-            | QuantOp::Softmax(_)
-            | QuantOp::ArgMax(_)
-            | QuantOp::Concat(_)
-            | QuantOp::Slice(_)
-            | QuantOp::Pad(_)
-            | QuantOp::Transpose(_)
-            | QuantOp::Reshape(_) => false,
+            QuantOp::Conv(conv) => Some(&conv.weighted),
+            QuantOp::Linear(linear) => Some(&linear.weighted),
+            _ => None,
         }
     }
 }

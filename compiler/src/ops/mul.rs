@@ -109,6 +109,10 @@ impl QuantOperator for QMul {
         infer_broadcast(operands)
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         evaluate_broadcast(operands, &result.shape, |a, b| {
             // Two of 16 bits reach 2^30.

@@ -39,6 +39,10 @@ impl QuantOperator for Rescale {
         Ok(operands[0].clone())
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], _result: &QuantType) -> Vec<i32> {
         operands[0].data.iter().map(|&q| self.sum.apply(&[q], self.precision.shift, self.clamp)).collect()
     }

@@ -245,6 +245,10 @@ impl QuantOperator for Table {
         Ok(operands[0].clone())
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], _result: &QuantType) -> Vec<i32> {
         operands[0].data.iter().map(|&q| i32::from(self.entries[(q + 128) as usize])).collect()
     }

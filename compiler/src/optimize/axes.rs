@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::products::weighted;
 use crate::ir::Shape;
 use crate::ops::QuantOp;
 
@@ -58,7 +57,6 @@ impl Relations {
 /// that joins axes can follow only one of them.
 pub fn relations(op: &QuantOp, operands: &[&Shape], result: &Shape, removable: impl Fn(usize) -> usize) -> Relations {
     match op {
-        QuantOp::Input(_) | QuantOp::Constant(_) => Relations::default(),
         QuantOp::Conv(conv) if conv.groups == 1 => {
             let links = vec![same(operands[0], 0, 0)];
             Relations { links, mixing: Some(mixing(op, (1, 1), conv.window.taps())) }
@@ -101,6 +99,8 @@ pub fn relations(op: &QuantOp, operands: &[&Shape], result: &Shape, removable: i
             linked(axes.map(|(to, &from)| same(operands[0], from, to)).collect())
         }
         QuantOp::Reshape(_) => linked(reshaped(operands[0], result, removable)),
+        // All axes stay whole.
+        _ => Relations::default(),
     }
 }
 
@@ -118,7 +118,7 @@ fn sames(operand: &Shape, which: impl Fn(usize) -> bool) -> Vec<Link> {
 }
 
 fn mixing(op: &QuantOp, (operand_axis, result_axis): (usize, usize), taps: usize) -> Mixing {
-    let weighted = weighted(op);
+    let weighted = op.weighted();
     let reads = |row: &[i8]| row.chunks(taps).map(|taps| taps.iter().any(|&w| w != 0)).collect();
     let rows = weighted.map_or(0, |weighted| weighted.channels.len());
     let reads = (0..rows).filter_map(|row| Some(reads(weighted?.row(row)))).collect();

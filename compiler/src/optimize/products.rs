@@ -7,16 +7,7 @@ use crate::ops::conv::QConv;
 use crate::ops::linear::QLinear;
 use crate::ops::weighted::Weighted;
 
-/// The weights of an operator that has some.
-pub fn weighted(op: &QuantOp) -> Option<&Weighted> {
-    match op {
-        QuantOp::Conv(conv) => Some(&conv.weighted),
-        QuantOp::Linear(linear) => Some(&linear.weighted),
-        _ => None,
-    }
-}
-
-/// The same, for changes.
+/// The weights of an operator that has some, for changes.
 pub fn weighted_mut(op: &mut QuantOp) -> Option<&mut Weighted> {
     match op {
         QuantOp::Conv(conv) => Some(&mut conv.weighted),
@@ -132,7 +123,7 @@ pub fn sum(weighted: &Weighted, channel_idx: usize, factors: &Factors) -> Sum {
 
 /// Bounds of the result of every output channel of a Conv or Linear.
 pub fn results(op: &QuantOp, x: Operand) -> Vec<Interval> {
-    let Some(weighted) = weighted(op) else { return vec![] };
+    let Some(weighted) = op.weighted() else { return vec![] };
     let factors = Factors::new(op, x);
     let result = |channel_idx: usize| finished(weighted, channel_idx, sum(weighted, channel_idx, &factors).total);
     (0..weighted.channels.len()).map(result).collect()

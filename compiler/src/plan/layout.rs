@@ -189,7 +189,7 @@ impl Layouter<'_> {
             QuantOp::Table(_) | QuantOp::Curve(_) | QuantOp::Rescale(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => {
                 first.view.clone()
             }
-            QuantOp::Add(_) | QuantOp::Mul(_) => {
+            op if op.is_elementwise() => {
                 let same =
                     operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
                 same.map_or_else(|| View::row_major(shape), |tensor| tensor.view.clone())
@@ -205,10 +205,7 @@ impl Layouter<'_> {
             | QuantOp::Concat(_)
             | QuantOp::Slice(_)
             | QuantOp::Pad(_) => View::dense(shape, &first.view.order()),
-            QuantOp::Linear(_) | QuantOp::ArgMax(_) => View::row_major(shape),
-            QuantOp::Input(_) | QuantOp::Constant(_) | QuantOp::Transpose(_) | QuantOp::Reshape(_) => {
-                unreachable!("these are no layers")
-            }
+            _ => View::row_major(shape),
         }
     }
 

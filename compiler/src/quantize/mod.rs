@@ -75,7 +75,7 @@ impl Quantizer<'_> {
         let node = self.source.node(id);
         let value = self.value(id);
         let mut operands: Vec<NodeId> = self.source.operands(id).iter().map(|operand| self.ids[operand]).collect();
-        if shares_params(&node.op) {
+        if node.op.shares_params() {
             operands = operands
                 .into_iter()
                 .map(|operand| self.requantized(operand, &value, &node.name))
@@ -148,11 +148,6 @@ impl Quantizer<'_> {
         let origin = node.origin.last().map_or(node.name.as_str(), |origin| origin.node.as_str());
         problem.at(origin, &node.name)
     }
-}
-
-/// Whether operands and result must have equal parameters, so that elements can be copied.
-fn shares_params(op: &FloatOp) -> bool {
-    matches!(op, FloatOp::Concat(_) | FloatOp::Pad(_))
 }
 
 fn zeros(value: &QuantType) -> QuantOp {

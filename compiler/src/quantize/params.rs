@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::precision::{Precisions, Wanted};
-use super::{resolution, shares_params, without_range};
+use super::{resolution, without_range};
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
 use crate::ir::{Checked, DType, Float, Graph, Node, NodeId, Params, Range};
@@ -66,7 +66,7 @@ pub fn assign(
     }
     problems.extend(missing_ranges(&missing));
     // Backwards, so that nested joins take over the parameters of the outermost.
-    for &id in order.iter().rev().filter(|&&id| shares_params(&graph.node(id).op)) {
+    for &id in order.iter().rev().filter(|&&id| graph.node(id).op.shares_params()) {
         let wanted = assigned[&id];
         for operand in graph.operands(id) {
             impose(graph, operand, wanted, &mut assigned);
@@ -187,21 +187,15 @@ fn impose(graph: &Graph<Float>, id: NodeId, wanted: Assignment, assigned: &mut B
         && matches!((wanted, assigned[&id]), (Assignment::Params(a, _), Assignment::Params(b, _)) if a == b);
     let imposed = free
         && match &graph.node(id).op {
-            FloatOp::Input(_) | FloatOp::Softmax(_) | FloatOp::ArgMax(_) => false,
-            FloatOp::MaxPool(_) | FloatOp::Slice(_) | FloatOp::Transpose(_) | FloatOp::Reshape(_) => {
-                impose(graph, graph.operands(id)[0], wanted, assigned)
-            }
-            FloatOp::Constant(_)
-            | FloatOp::Conv(_)
-            | FloatOp::Linear(_)
-            | FloatOp::Affine(_)
-            | FloatOp::Unary(_)
-            | FloatOp::Add(_)
-            | FloatOp::Mul(_)
-            | FloatOp::AveragePool(_)
-            | FloatOp::Mean(_)
-            | FloatOp::Concat(_)
-            | FloatOp::Pad(_) => true,
+            FloatOp::Input(_) => false,
+            // A table can end in any parameters.
+            FloatOp::Unary(_) => true,
+            op => match op.params_rule() {
+                ParamsRule::Own => true,
+                ParamsRule::SameAsOperand if op.shares_params() => true,
+                ParamsRule::SameAsOperand => impose(graph, graph.operands(id)[0], wanted, assigned),
+                ParamsRule::Fixed(_) | ParamsRule::Index => false,
+            },
         };
     if imposed {
         assigned.insert(id, wanted);
