@@ -205,9 +205,10 @@ impl Grid {
         row.iter().map(|w| error(w).powi(2)).sum()
     }
 
-    /// The grid with a step that is at least `step`.
-    fn with_step_of(self, step: f64) -> Grid {
-        Grid { scale: Scale::new(step).filter(|&step| step > self.scale).unwrap_or(self.scale), ..self }
+    /// The grid with a step that is at least `step`; `None` if that is out of reach.
+    fn with_step_of(self, step: f64) -> Option<Grid> {
+        let scale = Scale::new(step.max(self.scale.get()))?;
+        Some(Grid { scale, ..self })
     }
 }
 
@@ -216,11 +217,12 @@ fn quantize_row(row: &[f32], bias: f32, site: &Site) -> Result<(Vec<i8>, Channel
     let (s_in, x) = (site.operand_params(0)?.scale.get(), input.centred());
     let reach = s_in * x.hi.max(-x.lo) as f64;
     let most: f64 = row.iter().map(|&w| f64::from(w).abs() * reach).sum();
-    let Some(grid) = Grid::of(row, site.weights).filter(|_| most > s_out * VANISHING_STEPS) else {
+    // A bias leaves its share of the accumulator to the sum.
+    let bias_step = f64::from(bias).abs() / (s_in * BIAS_MAX);
+    let grid = Grid::of(row, site.weights).and_then(|grid| grid.with_step_of(bias_step));
+    let Some(grid) = grid.filter(|_| most > s_out * VANISHING_STEPS) else {
         return Ok((vec![0; row.len()], constant_channel(bias, s_out)));
     };
-    // A bias leaves its share of the accumulator to the sum.
-    let grid = grid.with_step_of(f64::from(bias).abs() / (s_in * BIAS_MAX));
     let weights: Vec<i8> = row.iter().map(|&w| grid.nearest(w)).collect();
     let step = s_in * grid.scale.get();
     let bias = round_half_even(f64::from(bias) / step);

@@ -66,15 +66,18 @@ fn steps_of_weights(weighted: &Weighted, compiled: &Compiled, taps: usize) -> f6
     ROUNDING + taps as f64 * 0.5 * step * largest / output_step
 }
 
-/// `steps` are those of 8 bits: a result of 16 bits that has been computed from tensors of 8 is no better than they are.
+/// `steps` are those of 8 bits: a result of 16 bits that has been computed from tensors or weights of 8 is no better than
+/// they are.
 fn assert_close(compiled: &Compiled, steps: f64) {
     let quant = &compiled.build.quant;
     let bits = |id| quant.node(id).value.dtype.bits();
     let tensors = quant.topological();
-    let [narrowest, widest] = [tensors.iter().map(|&id| bits(id)).min(), tensors.iter().map(|&id| bits(id)).max()];
+    let weights: Vec<u32> =
+        tensors.iter().filter_map(|&id| Some(quant.node(id).op.weighted()?.weight_type.bits())).collect();
+    let widest = tensors.iter().map(|&id| bits(id)).max();
+    let narrowest = tensors.iter().map(|&id| bits(id)).chain(weights.iter().copied()).min();
     let finer = if narrowest == widest { 1.0 } else { 256.0 };
-    let clipped =
-        tensors.iter().any(|&id| products(&quant.node(id).op).is_some_and(|weighted| weighted.weight_type.bits() < 8));
+    let clipped = weights.iter().any(|&bits| bits < 8);
     // Weights of 4 bits are clipped for the sake of the others.
     if clipped {
         return;
@@ -82,14 +85,6 @@ fn assert_close(compiled: &Compiled, steps: f64) {
     let steps = steps * finer;
     let deviation = compiled.deviation().unwrap_or_else(|error| panic!("{error:#}"));
     assert!(deviation <= steps, "{deviation} steps, {steps} allowed");
-}
-
-fn products(op: &QuantOp) -> Option<&Weighted> {
-    match op {
-        QuantOp::Conv(conv) => Some(&conv.weighted),
-        QuantOp::Linear(linear) => Some(&linear.weighted),
-        _ => None,
-    }
 }
 
 /// One axis of a window.
