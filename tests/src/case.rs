@@ -43,7 +43,9 @@ pub fn mixed(frontend: &Frontend, seed: u64) -> Settings {
     let mut random = fastrand::Rng::with_seed(seed);
     let graph = &frontend.fused;
     for node in graph.topological().into_iter().map(|id| graph.node(id)) {
-        let computes = node.op.params_rule() != ParamsRule::SameAsOperand && !matches!(node.op, FloatOp::Constant(_));
+        let computes = node.op.is_wide()
+            && node.op.params_rule() != ParamsRule::SameAsOperand
+            && !matches!(node.op, FloatOp::Constant(_));
         if computes && random.bool() {
             precisions.tensors.insert(node.name.clone(), int16);
         }

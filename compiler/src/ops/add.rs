@@ -147,6 +147,10 @@ impl FloatOperator for Add {
         Some(2)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_broadcast(operands)
     }

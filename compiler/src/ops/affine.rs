@@ -67,6 +67,10 @@ impl FloatOperator for Affine {
         "Affine"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer(operands[0], self.axis, self.scale.len())
     }

@@ -75,6 +75,10 @@ impl FloatOperator for AveragePool {
         "AveragePool"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let result = infer_pool(operands[0], &self.window)?;
         if divisors(&self.window, self.include_pad, operands[0], &result).contains(&0) {
@@ -88,7 +92,7 @@ impl FloatOperator for AveragePool {
         let mut multipliers = BTreeMap::new();
         for count in divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape) {
             let ratio = x.scale.get() / y.scale.get();
-            multipliers.insert(count, mean_multiplier(ratio, count, site.operands[0].dtype)?);
+            multipliers.insert(count, mean_multiplier(ratio, count, (count, site.operands[0].dtype))?);
         }
         Ok(QAveragePool {
             window: self.window.clone(),
@@ -116,10 +120,11 @@ impl FloatOperator for AveragePool {
     }
 }
 
-/// From a sum of as many differences to a mean over `count`, `ratio` being input step by output step.
-pub fn mean_multiplier(ratio: f64, count: usize, input: DType) -> Result<Multiplier, Problem> {
+/// From a sum of `terms` differences of elements of a type to their sum divided by `count`, `ratio` being input step by
+/// output step.
+pub fn mean_multiplier(ratio: f64, count: usize, (terms, input): (usize, DType)) -> Result<Multiplier, Problem> {
     Multiplier::new(ratio / count as f64)
-        .filter(|multiplier| multiplier.accepts(sum_reach(count, input)))
+        .filter(|multiplier| multiplier.accepts(sum_reach(terms, input)))
         .ok_or_else(weighted::too_narrow)
 }
 

@@ -52,11 +52,15 @@ impl FloatOperator for Concat {
         None
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         self.shape(operands)
     }
 
-    fn shares_params(&self) -> bool {
+    fn shares_params(&self, _port: usize) -> bool {
         true
     }
 

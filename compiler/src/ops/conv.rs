@@ -109,6 +109,10 @@ impl FloatOperator for Conv {
         "Conv"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let &[out_channels, group_inputs, ref kernel @ ..] = self.weights.shape.dims() else {
             return Err(format!("weights have shape {}", self.weights.shape));

@@ -217,6 +217,10 @@ impl FloatOperator for Linear {
         "Linear"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         match *self.weights.shape.dims() {
             [n, k] if n == self.bias.len() => infer(operands[0], n, k),

@@ -150,6 +150,10 @@ impl FloatOperator for Pad {
         "Pad"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer(operands[0], &self.before, &self.after)
     }
@@ -162,7 +166,7 @@ impl FloatOperator for Pad {
         }
     }
 
-    fn shares_params(&self) -> bool {
+    fn shares_params(&self, _port: usize) -> bool {
         true
     }
 

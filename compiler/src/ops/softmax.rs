@@ -61,6 +61,10 @@ impl FloatOperator for Softmax {
         "Softmax"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer(operands[0], self.axis)
     }

@@ -15,7 +15,7 @@ use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Params, Quant, QuantType};
 use crate::ops::constant::QConstant;
 use crate::ops::{FloatOp, Problem, QuantOp, Site, unary};
-use params::Assignment;
+use params::{Assigned, Assignment};
 use precision::Wanted;
 pub use precision::{LayerPrecision, Precisions};
 pub use precision_recipe::{PrecisionRecipe, weight_type};
@@ -38,10 +38,10 @@ pub fn quantize(
 ) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
     let mut problems = Diagnostics::default();
     let wanted = precision::resolve(graph, &settings.precisions, &mut problems);
-    let assignment = params::assign(graph, ranges, (&settings.precisions, &wanted), &mut problems);
-    resolution::check(graph, ranges, &assignment, &mut problems);
+    let assigned = params::assign(graph, ranges, (&settings.precisions, &wanted), &mut problems);
+    resolution::check(graph, ranges, &assigned.types, &mut problems);
     let mut quantizer =
-        Quantizer { source: graph, wanted, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
+        Quantizer { source: graph, wanted, assigned: &assigned, result: Graph::default(), ids: BTreeMap::new() };
     if !problems.has_errors() {
         for id in graph.topological() {
             if let Err(found) = quantizer.add(id) {
@@ -65,7 +65,7 @@ pub fn quantize(
 struct Quantizer<'a> {
     source: &'a Checked<Graph<Float>>,
     wanted: Wanted,
-    assignment: &'a BTreeMap<NodeId, Assignment>,
+    assigned: &'a Assigned,
     result: Graph<Quant>,
     ids: BTreeMap<NodeId, NodeId>,
 }
@@ -75,15 +75,17 @@ impl Quantizer<'_> {
         let node = self.source.node(id);
         let value = self.value(id);
         let mut operands: Vec<NodeId> = self.source.operands(id).iter().map(|operand| self.ids[operand]).collect();
-        if node.op.shares_params() {
-            operands = operands
-                .into_iter()
-                .map(|operand| self.requantized(operand, &value, &node.name))
-                .collect::<diag::Result<_>>()?;
+        for (_, operand) in operands.iter_mut().enumerate().filter(|(port, _)| node.op.shares_params(*port)) {
+            *operand = self.requantized(*operand, &value, &node.name)?;
+        }
+        if !node.op.is_wide() {
+            for (operand, source) in operands.iter_mut().zip(self.source.operands(id)) {
+                *operand = self.narrowed(*operand, source, &node.name)?;
+            }
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
         let site = Site { operands: types, result: &value, weights: self.wanted.weights[&id] };
-        let op = match self.assignment[&id] {
+        let op = match self.assigned.types[&id] {
             Assignment::Zero => zeros(&value),
             Assignment::Params(..) | Assignment::Index => {
                 node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?
@@ -102,11 +104,20 @@ impl Quantizer<'_> {
 
     fn value(&self, id: NodeId) -> QuantType {
         let shape = self.source.node(id).value.clone();
-        match self.assignment[&id] {
+        match self.assigned.types[&id] {
             Assignment::Params(dtype, params) => QuantType::real(shape, dtype, params),
             Assignment::Zero => QuantType::int8(shape, Params::zero()),
             Assignment::Index => QuantType { shape, dtype: DType::I32, encoding: Encoding::Index },
         }
+    }
+
+    /// `operand`, the result of `source`, with 8 bits.
+    fn narrowed(&mut self, operand: NodeId, source: NodeId, consumer: &str) -> diag::Result<NodeId> {
+        let ty = &self.result.node(operand).value;
+        let params = self.assigned.bytes.get(&source).filter(|_| ty.dtype.bits() > 8 && ty.params().is_some());
+        let Some(&params) = params else { return Ok(operand) };
+        let wanted = QuantType::int8(ty.shape.clone(), params);
+        self.requantized(operand, &wanted, consumer)
     }
 
     /// `operand` with the type and parameters of `wanted`: itself, or behind a conversion.

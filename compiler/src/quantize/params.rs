@@ -30,25 +30,47 @@ const NAMED_TENSORS: usize = 6;
 /// Points at which a function is sampled to find its range.
 const SAMPLES: u32 = 1024;
 
+/// Parameters of every node; with 8 bits, too, where it has more.
+#[derive(Debug, Default)]
+pub struct Assigned {
+    /// What is asked for.
+    pub types: BTreeMap<NodeId, Assignment>,
+    /// With 8 bits, for consumers that read no more.
+    pub bytes: BTreeMap<NodeId, Params>,
+}
+
 /// Parameters of every node.
 pub fn assign(
     graph: &Checked<Graph<Float>>,
     ranges: &Ranges,
     (precisions, wanted): (&Precisions, &Wanted),
     problems: &mut Diagnostics,
-) -> BTreeMap<NodeId, Assignment> {
+) -> Assigned {
     let order = graph.topological();
-    let (mut assigned, mut missing) = (BTreeMap::new(), vec![]);
+    let (mut assigned, mut bytes, mut missing) = (BTreeMap::new(), BTreeMap::<NodeId, Params>::new(), vec![]);
     for &id in &order {
         let node = graph.node(id);
-        let dtype = wanted.activations.get(&id).copied();
+        let narrow = !node.op.is_wide();
+        let dtype = if narrow { Some(DType::I8) } else { wanted.activations.get(&id).copied() };
+        let own_bytes = match node.op.params_rule() {
+            ParamsRule::Fixed(params) => Some(params),
+            ParamsRule::SameAsOperand => bytes.get(&graph.operands(id)[0]).copied(),
+            ParamsRule::Own => range(graph, ranges, id).and_then(Params::asymmetric_int8),
+            ParamsRule::Index => None,
+        };
+        bytes.extend(own_bytes.map(|params| (id, params)));
         let assignment = match node.op.params_rule() {
             ParamsRule::Fixed(params) => {
                 let dtype = dtype.unwrap_or(precisions.activations);
                 Assignment::Params(dtype, params.for_type(dtype))
             }
             ParamsRule::Index => Assignment::Index,
-            ParamsRule::SameAsOperand => assigned[&graph.operands(id)[0]],
+            ParamsRule::SameAsOperand => match (assigned[&graph.operands(id)[0]], own_bytes) {
+                (Assignment::Params(dtype, _), Some(params)) if narrow && dtype.bits() > 8 => {
+                    Assignment::Params(DType::I8, params)
+                }
+                (same, _) => same,
+            },
             ParamsRule::Own => match (positions(graph, id, &assigned), range(graph, ranges, id)) {
                 (Some(assignment), _) => assignment,
                 (None, Some(range)) => {
@@ -66,13 +88,13 @@ pub fn assign(
     }
     problems.extend(missing_ranges(&missing));
     // Backwards, so that nested joins take over the parameters of the outermost.
-    for &id in order.iter().rev().filter(|&&id| graph.node(id).op.shares_params()) {
-        let wanted = assigned[&id];
-        for operand in graph.operands(id) {
+    for &id in order.iter().rev() {
+        let (op, wanted) = (&graph.node(id).op, assigned[&id]);
+        for (_, operand) in graph.operands(id).into_iter().enumerate().filter(|(port, _)| op.shares_params(*port)) {
             impose(graph, operand, wanted, &mut assigned);
         }
     }
-    assigned
+    Assigned { types: assigned, bytes }
 }
 
 /// Positions (from ArgMax) can be joined with each other. No other operator takes them, which its quantization
@@ -144,8 +166,8 @@ fn data_range(data: &[f32]) -> Option<Range> {
 /// The image of the operand's range under the operator.
 fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let node = graph.node(id);
-    if node.observed.is_some() || matches!(node.op, FloatOp::Constant(_)) {
-        return known(graph, ranges, id);
+    if let Some(range) = known(graph, ranges, id) {
+        return Some(range);
     }
     let operand = derived_forwards(graph, ranges, *graph.operands(id).first()?)?;
     match &node.op {
@@ -177,6 +199,15 @@ fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Optio
             data_range(&ends.collect::<Vec<_>>())
         }
         op if op.params_rule() == ParamsRule::SameAsOperand => Some(result),
+        // The range of the join is imposed on what is joined anyway.
+        op if graph
+            .operands(consumer)
+            .iter()
+            .zip(0..)
+            .any(|(&operand, port)| operand == id && op.shares_params(port)) =>
+        {
+            Some(result)
+        }
         _ => None,
     }
 }
@@ -192,7 +223,7 @@ fn impose(graph: &Graph<Float>, id: NodeId, wanted: Assignment, assigned: &mut B
             FloatOp::Unary(_) => true,
             op => match op.params_rule() {
                 ParamsRule::Own => true,
-                ParamsRule::SameAsOperand if op.shares_params() => true,
+                ParamsRule::SameAsOperand if op.shares_params(0) => true,
                 ParamsRule::SameAsOperand => impose(graph, graph.operands(id)[0], wanted, assigned),
                 ParamsRule::Fixed(_) | ParamsRule::Index => false,
             },

@@ -82,6 +82,14 @@ fn find(graph: &Graph<Float>, fits: impl Fn(&Node<Float>) -> bool) -> Option<Nod
 
 /// A tensor that only moves or selects elements has the type of the tensor that they come from.
 fn demand(graph: &Graph<Float>, id: NodeId, dtype: DType, wanted: &mut Wanted, problems: &mut Diagnostics) {
+    let node = graph.node(id);
+    if dtype.bits() > 8 && !node.op.is_wide() {
+        let message = format!("the recipe asks for {dtype}, and {} computes in int8 only", node.op.kind());
+        problems.push(
+            Diagnostic::error(Code::RecipeFile, message).tensor(&node.name).help("leave this tensor out of the recipe"),
+        );
+        return;
+    }
     let mut source = id;
     while graph.node(source).op.params_rule() == ParamsRule::SameAsOperand {
         source = graph.operands(source)[0];

@@ -223,6 +223,7 @@ fn operators_on_each_channel_pass_constants_on() {
     let mean = QMean {
         axes: vec![2, 3],
         keep_dims: false,
+        is_sum: false,
         count,
         multiplier,
         input_type: DType::I8,
