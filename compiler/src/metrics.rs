@@ -26,9 +26,7 @@ pub struct Results<'a> {
 pub fn measure(metric: Metric, score: usize, results: Results, labels: &[i64]) -> f64 {
     match metric {
         Metric::Top1 => top1(results.outputs, labels),
-        Metric::Auc => {
-            auc(&results.outputs.iter().map(|output| f64::from(output[score])).collect::<Vec<_>>(), labels)
-        }
+        Metric::Auc => auc(&results.outputs.iter().map(|output| f64::from(output[score])).collect::<Vec<_>>(), labels),
         Metric::ReconstructionAuc => {
             let pairs = results.inputs.iter().zip(results.outputs);
             auc(&pairs.map(|(input, output)| reconstruction_error(input, output)).collect::<Vec<_>>(), labels)

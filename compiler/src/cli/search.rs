@@ -100,7 +100,9 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
     let labels = args.labels.as_deref().map(read_labels).transpose()?;
     if let Some(labels) = labels.as_ref().filter(|labels| labels.len() != count) {
         let message = format!("there are {} labels for {count} samples", labels.len());
-        return Err(Diagnostic::error(Code::Labels, message).help("give one label for each sample, in the same order").into());
+        return Err(Diagnostic::error(Code::Labels, message)
+            .help("give one label for each sample, in the same order")
+            .into());
     }
     let labels = labels.as_ref().map(|labels| Labels {
         labels: &labels[..samples.len()],
@@ -111,14 +113,20 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
     let progress = Progress::new("searching", 0);
     let tick = |_, planned| progress.tick_of(planned);
     let in_model = |problems: Diagnostics| problems.in_file(args.model.model.display());
-    let search =
-        Search { frontend: &source.frontend, ranges: &ranges, options: &options, samples: &samples, labels, tick: &tick };
+    let search = Search {
+        frontend: &source.frontend,
+        ranges: &ranges,
+        options: &options,
+        samples: &samples,
+        labels,
+        tick: &tick,
+    };
     let (float, points) = search.run().map_err(in_model)?;
     progress.finish();
-    let budget =
-        Budget { flash: args.max_flash, ram: args.max_ram, drop: args.max_drop, error: args.max_error };
+    let budget = Budget { flash: args.max_flash, ram: args.max_ram, drop: args.max_drop, error: args.max_error };
     let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let path = |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| format!("{stem}.{ending}").into());
+    let path =
+        |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| format!("{stem}.{ending}").into());
     let front = Front {
         generator: crate::report::generator(),
         model: &source.file_name,
@@ -147,8 +155,13 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
             svg: page::front(&points, chosen)?,
         };
         let facts = vec![("model".to_owned(), source.file_name.clone())];
-        let contents =
-            page::Contents { analysis: &analysis, report: &build.report, memory: &memory, facts, figures: vec![figure] };
+        let contents = page::Contents {
+            analysis: &analysis,
+            report: &build.report,
+            memory: &memory,
+            facts,
+            figures: vec![figure],
+        };
         output::write_file(html, page::page(&contents)?.as_bytes(), args.force)?;
     }
     super::say(&format!(
@@ -199,7 +212,14 @@ fn table(points: &[Point], chosen: Option<&Point>, float: &Score) -> String {
     let metric = |metric: Option<f64>| metric.map_or("-".to_owned(), |metric| format!("{metric:.4}"));
     let mut text = format!(
         "  {:>8} {:>8} {:>9} {:>9} {:>11}  {}\n  {:>8} {:>8}\n",
-        "metric", "error", "flash", "RAM", "cycles", "precision", metric(float.metric), "float"
+        "metric",
+        "error",
+        "flash",
+        "RAM",
+        "cycles",
+        "precision",
+        metric(float.metric),
+        "float"
     );
     for point in points.iter().filter(|point| point.on_front || Some(*point) == chosen) {
         let mark = if Some(point) == chosen { "*" } else { " " };

@@ -68,7 +68,6 @@ pub struct Point {
 }
 
 /// What a search works on.
-#[derive(Debug)]
 pub struct Search<'a> {
     /// The model.
     pub frontend: &'a Frontend,
@@ -110,7 +109,11 @@ impl Search<'_> {
         for layer in &layers {
             // Where a precision is not to be had for a layer, such as for sums that do not fit, it is no choice.
             if let Ok((error, flash)) = self.probe(&judge, &recipe(std::slice::from_ref(layer), &[])) {
-                narrow.push(Change { layer: layer.clone(), error: error - base.0, flash: base.1.saturating_sub(flash) });
+                narrow.push(Change {
+                    layer: layer.clone(),
+                    error: error - base.0,
+                    flash: base.1.saturating_sub(flash),
+                });
             }
             tick();
             if let Ok((error, flash)) = self.probe(&judge, &recipe(&[], std::slice::from_ref(layer))) {
@@ -200,7 +203,9 @@ fn combinations(mut narrow: Vec<Change>, mut wide: Vec<Change>) -> Vec<(Vec<Stri
     let steps = narrow.len() + 1;
     let every = (steps * wider.len()).div_ceil(EVALUATED).max(1);
     let counts = (0..steps).filter(|count| count % every == 0 || *count + 1 == steps);
-    counts.flat_map(|count| wider.iter().map(|wide| (names(&narrow[..count]), wide.clone())).collect::<Vec<_>>()).collect()
+    counts
+        .flat_map(|count| wider.iter().map(|wide| (names(&narrow[..count]), wide.clone())).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Of the points within a budget the one that costs fewest cycles, and of those the most accurate; `base` is the score of
