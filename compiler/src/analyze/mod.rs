@@ -129,7 +129,7 @@ impl Study<'_> {
                 if let Some(reals) = self.references.reals(id, &floats) {
                     let own = self.references.alone(self.graph, id, &exact);
                     let (own, _) = shares::error(self.graph, id, &own, &reals);
-                    tensor.observe_operands(own, shares.from_operands(id, &exact));
+                    tensor.observe_operands(own, shares.operand_error(id, &exact));
                 }
             }
         }

@@ -61,7 +61,7 @@ impl Shares<'_> {
 
     /// The squared error of a node, computed from exact operands, that comes from the steps of the operands: rounding to the
     /// nearest step is wrong by a twelfth of its square on average, so one step up or down does twelve times as much.
-    pub fn from_operands(&self, id: NodeId, exact: &BTreeMap<NodeId, Vec<i32>>) -> f64 {
+    pub fn operand_error(&self, id: NodeId, exact: &BTreeMap<NodeId, Vec<i32>>) -> f64 {
         let own = self.references.alone(self.graph, id, exact);
         let mut disturbed = exact.clone();
         for operand in self.graph.operands(id) {

@@ -145,7 +145,7 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
     output::write_file(&recipe_path, chosen.recipe.as_bytes(), args.force)?;
     if let Some(html) = &args.html {
         let precisions = PrecisionRecipe::from_toml(&chosen.recipe)?.precisions(None, None);
-        let settings = Settings { precisions, ..options.settings.clone() };
+        let settings = Settings { precisions };
         let build = driver::build(&source.frontend, &ranges, &Options { settings, ..options.clone() })?;
         let analysis = analysis(&source, &build.quant, (data, args.samples.min(64)), &preprocess)?;
         let memory = build.plan.memory_uses();

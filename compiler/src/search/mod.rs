@@ -170,7 +170,7 @@ impl Search<'_> {
 
     fn settings(&self, recipe: &PrecisionRecipe) -> Settings {
         let precisions = recipe.clone().precisions(None, None);
-        Settings { precisions, ..self.options.settings.clone() }
+        Settings { precisions }
     }
 }
 
