@@ -223,18 +223,19 @@ fn table(points: &[Point], chosen: Option<&Point>, float: &Score) -> String {
     );
     for point in points.iter().filter(|point| point.on_front || Some(*point) == chosen) {
         let mark = if Some(point) == chosen { "*" } else { " " };
+        let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let wide = match point.wide.len() {
             0 => String::new(),
-            count => format!(", 16 bits for {count} tensors"),
+            count => format!(", 16 bits for {}", plural(count, "tensor")),
         };
         text += &format!(
-            "{mark} {:>8} {:>8.4} {:>9} {:>9} {:>11}  4 bits for the weights of {} layers{wide}\n",
+            "{mark} {:>8} {:>8.4} {:>9} {:>9} {:>11}  4 bits for the weights of {}{wide}\n",
             metric(point.score.metric),
             point.score.relative_rmse,
             point.flash,
             point.ram,
             point.cycles,
-            point.narrow.len(),
+            plural(point.narrow.len(), "layer"),
         );
     }
     let front = points.iter().filter(|point| point.on_front).count();
