@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Calibrator, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
-use crate::front::{self, ExternalFiles, FloatRunner, Model};
+use crate::front::{self, ExternalFiles, FloatRunner, Insides, Model};
 use crate::ir::{Checked, Float, Graph, Quant};
 use crate::kernels;
 use crate::lower::{self, Lowered, PlannedVariant};
@@ -45,11 +45,13 @@ pub fn calibrate(
     tick: &(dyn Fn() + Sync),
 ) -> diag::Result<(Calibrator, u64)> {
     let runner = model.tapped_runner()?;
-    let empty = Calibrator::new(runner.names().iter().cloned()).watching(model.inputs.iter().map(|input| &input.name));
+    let insides = Insides::of(&model.graph, runner.names());
+    let names = runner.names().iter().cloned().chain(insides.names());
+    let empty = Calibrator::new(names).watching(model.inputs.iter().map(|input| &input.name));
     let samples = Mutex::new((samples, 0u64));
     let threads = rayon::current_num_threads();
     let results: Vec<diag::Result<Calibrator>> =
-        rayon::broadcast(|_| calibrate_thread(&runner, empty.clone(), &samples, tick))
+        rayon::broadcast(|_| calibrate_thread((&runner, &insides), empty.clone(), &samples, tick))
             .into_iter()
             .take(threads)
             .collect();
@@ -63,7 +65,7 @@ pub fn calibrate(
 }
 
 fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
-    runner: &FloatRunner,
+    (runner, insides): (&FloatRunner, &Insides),
     mut calibrator: Calibrator,
     samples: &Mutex<(I, u64)>,
     tick: &(dyn Fn() + Sync),
@@ -77,7 +79,8 @@ fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
             next
         };
         let Some(sample) = next else { return Ok(calibrator) };
-        for (index, values) in state.run(&sample?)?.iter().enumerate() {
+        let tensors = state.run(&sample?)?;
+        for (index, values) in tensors.iter().chain(&insides.values(&tensors)).enumerate() {
             calibrator.observe(index, values)?;
         }
         tick();

@@ -15,10 +15,15 @@ pub mod fixed_sum;
 pub mod import;
 pub mod input;
 pub mod linear;
+pub mod mask;
+pub mod matmul;
 pub mod max_pool;
 pub mod mean;
 pub mod mul;
+pub mod normalize;
 pub mod pad;
+pub mod reciprocal_root;
+pub mod recurrent;
 pub mod reshape;
 pub mod slice;
 pub mod softmax;
@@ -28,6 +33,7 @@ pub mod weighted;
 
 use std::fmt;
 
+use crate::calibrate::Ranges;
 use crate::diag::Diagnostic;
 use crate::ir::{Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
@@ -116,6 +122,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// What calibration knows, also of numbers inside of operators.
+    pub ranges: &'a Ranges,
 }
 
 impl Site<'_> {
@@ -226,6 +234,10 @@ ops!(
     Unary(unary::Unary),
     Add(add::Add),
     Mul(mul::Mul),
+    MatMul(matmul::MatMul),
+    Mask(mask::Mask),
+    Recurrent(recurrent::Recurrent),
+    Normalize(normalize::Normalize),
     MaxPool(max_pool::MaxPool),
     AveragePool(average_pool::AveragePool),
     Mean(mean::Mean),
@@ -250,6 +262,9 @@ ops!(
     Table(unary::Table),
     Add(add::QAdd),
     Mul(mul::QMul),
+    MatMul(matmul::QMatMul),
+    Normalize(normalize::QNormalize),
+    Recurrent(recurrent::QRecurrent),
     MaxPool(max_pool::QMaxPool),
     AveragePool(average_pool::QAveragePool),
     Mean(mean::QMean),

@@ -2,6 +2,7 @@
 
 use super::add::{evaluate_broadcast, infer_broadcast, scale_by_constant};
 use super::import::{NodeImport, Value};
+use super::unary::{Unary, UnaryFn};
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
 use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, QuantType, RealClamp, Shape};
@@ -46,10 +47,12 @@ pub fn import_mul(cx: &mut NodeImport) -> diag::Result<()> {
     Ok(())
 }
 
-/// Imports `Div` by a constant.
+/// Imports `Div`: by a constant, or a product with the reciprocal.
 pub fn import_div(cx: &mut NodeImport) -> diag::Result<()> {
     if !matches!(cx.input(1)?, Value::Constant(_)) {
-        return Err(cx.unsupported("the divisor is computed at run time", "a constant divisor is supported"));
+        let (a, b) = (cx.activation(0)?, cx.activation(1)?);
+        let reciprocal = cx.emit(Unary::new(UnaryFn::Reciprocal), &[b])?;
+        return cx.finish(0, Mul { clamp: RealClamp::NONE }, &[a, reciprocal]).map(drop);
     }
     let (x, c) = (cx.activation(0)?, cx.float_constant(1)?);
     let reciprocal: Vec<f32> = c.data.iter().map(|&c| (1.0 / f64::from(c)) as f32).collect();

@@ -1,6 +1,7 @@
 //! Softmax over one axis.
 
 use super::import::NodeImport;
+use super::mask::Mask;
 use super::reshape::Reshape;
 use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
@@ -11,6 +12,8 @@ use crate::ir::{Params, QuantType, Shape, round_half_even};
 pub struct Softmax {
     /// The axis.
     pub axis: usize,
+    /// What takes part; the probability of the rest is 0. It keeps something of each row.
+    pub mask: Option<Mask>,
 }
 
 /// Softmax in integers. With `d = max - x` in 0..=255 and `e = exponentials[d]`:
@@ -20,7 +23,7 @@ pub struct Softmax {
 /// y = min(127, ((e * reciprocal + 2^(22 + bits)) >> (23 + bits)) - 128)
 /// ```
 ///
-/// `e * reciprocal / 2^(31 + bits)` is the probability, 256 of it a step. All values are unsigned; the largest
+/// An element that is masked has `e = 0`. `e * reciprocal / 2^(31 + bits)` is the probability, 256 of it a step. All values are unsigned; the largest
 /// exponential is `2^bits`, so the sum is at least that and the reciprocal at most `2^31`.
 #[derive(Debug, Clone)]
 pub struct QSoftmax {
@@ -30,6 +33,8 @@ pub struct QSoftmax {
     pub exponentials: Vec<u32>,
     /// Fractional bits of the exponentials: the most with which a sum stays below 2^31.
     pub bits: u32,
+    /// What takes part.
+    pub mask: Option<Mask>,
 }
 
 /// Most fractional bits of an exponential.
@@ -43,10 +48,10 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
     let axis = cx.axis(cx.int_or("axis", if flattens { 1 } else { -1 })?, shape.rank())?;
     let inner: usize = shape.dims()[axis..].iter().product();
     if !flattens || inner == shape.dims()[axis] {
-        return cx.finish(0, Softmax { axis }, &[x]).map(drop);
+        return cx.finish(0, Softmax { axis, mask: None }, &[x]).map(drop);
     }
     let flat = cx.emit(Reshape { shape: Shape::new([shape.len() / inner, inner]) }, &[x])?;
-    let y = cx.emit(Softmax { axis: 1 }, &[flat])?;
+    let y = cx.emit(Softmax { axis: 1, mask: None }, &[flat])?;
     cx.finish(0, Reshape { shape }, &[y]).map(drop)
 }
 
@@ -66,11 +71,13 @@ impl FloatOperator for Softmax {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let scale = site.operand_params(0)?.scale.get();
         let terms = site.operands[0].shape.dims()[self.axis];
-        Ok(QSoftmax::new(self.axis, scale, terms)?.into())
+        let softmax = QSoftmax::new(self.axis, scale, terms)?;
+        Ok(QSoftmax { mask: self.mask.clone(), ..softmax }.into())
     }
 
     fn describe(&self) -> String {
-        format!("axis {}", self.axis)
+        let masked = if self.mask.is_some() { ", masked" } else { "" };
+        format!("axis {}{masked}", self.axis)
     }
 }
 
@@ -89,13 +96,17 @@ impl QSoftmax {
         let bits = bits.ok_or_else(|| Problem::unsupported(format!("a Softmax over {terms} elements is too long")))?;
         let one = f64::from(1u32 << bits);
         let exponentials = (0..256).map(|d| round_half_even(one * (-scale * f64::from(d)).exp()) as u32).collect();
-        Ok(QSoftmax { axis, exponentials, bits })
+        Ok(QSoftmax { axis, exponentials, bits, mask: None })
     }
 
-    /// One row.
-    pub fn row(&self, x: &[i32]) -> Vec<i32> {
-        let max = x.iter().copied().max().unwrap_or(0);
-        let e: Vec<u64> = x.iter().map(|&x| u64::from(self.exponentials[(max - x) as usize])).collect();
+    /// One row: elements, and whether they take part.
+    pub fn row(&self, x: &[(i32, bool)]) -> Vec<i32> {
+        let max = x.iter().filter(|(_, keep)| *keep).map(|(x, _)| *x).max().unwrap_or(0);
+        let exponential = |&(x, keep): &(i32, bool)| match keep {
+            true => u64::from(self.exponentials[(max - x) as usize]),
+            false => 0,
+        };
+        let e: Vec<u64> = x.iter().map(exponential).collect();
         let reciprocal = (1u64 << (31 + self.bits)) / e.iter().sum::<u64>();
         let half = 1u64 << (22 + self.bits);
         e.iter().map(|&e| (((e * reciprocal + half) >> (23 + self.bits)) as i32 - 128).min(127)).collect()
@@ -114,9 +125,12 @@ impl QuantOperator for QSoftmax {
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         let dims = result.shape.dims();
         let (terms, inner) = (dims[self.axis], dims[self.axis + 1..].iter().product::<usize>());
+        let keep = self.mask.as_ref().map(|mask| mask.spread(&result.shape));
         let mut y = vec![0; result.shape.len()];
         for start in (0..result.shape.len()).filter(|flat| flat / inner % terms == 0) {
-            let x: Vec<i32> = (0..terms).map(|i| operands[0].data[start + i * inner]).collect();
+            let keep = |at: usize| keep.as_ref().is_none_or(|keep| keep[at]);
+            let at = |i: usize| start + i * inner;
+            let x: Vec<(i32, bool)> = (0..terms).map(|i| (operands[0].data[at(i)], keep(at(i)))).collect();
             for (i, value) in self.row(&x).into_iter().enumerate() {
                 y[start + i * inner] = value;
             }
@@ -125,6 +139,8 @@ impl QuantOperator for QSoftmax {
     }
 
     fn describe(&self) -> String {
-        format!("axis {}, {} fractional bits, exp(-1 step) = {}", self.axis, self.bits, self.exponentials[1])
+        let masked = if self.mask.is_some() { ", masked" } else { "" };
+        let (axis, bits, next) = (self.axis, self.bits, self.exponentials[1]);
+        format!("axis {axis}, {bits} fractional bits, exp(-1 step) = {next}{masked}")
     }
 }

@@ -1,6 +1,6 @@
 //! Functions of one number (Relu, Clip, Sigmoid, ...). On int8 every chain of them is one table of 256 entries.
 
-use super::import::NodeImport;
+use super::import::{NodeImport, Value};
 use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, RealClamp, Shape};
@@ -35,6 +35,37 @@ pub enum UnaryFn {
     },
     /// `x * f(x)`: HardSwish, SiLU and the like.
     Gated(Vec<UnaryFn>),
+    /// The Gauss error function.
+    Erf,
+    /// The square root; of a negative number 0.
+    Sqrt,
+    /// `1 / x`; of 0 what is largest.
+    Reciprocal,
+    /// `x ^ exponent`; where that is no real number 0.
+    Power {
+        /// The exponent.
+        exponent: f32,
+    },
+    /// A sum or product of two functions of the same number.
+    Joined {
+        /// What joins them.
+        join: Join,
+        /// The first.
+        a: Vec<UnaryFn>,
+        /// The second.
+        b: Vec<UnaryFn>,
+    },
+}
+
+/// What joins two functions of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// `a(x) + b(x)`.
+    Add,
+    /// `a(x) - b(x)`.
+    Subtract,
+    /// `a(x) * b(x)`.
+    Multiply,
 }
 
 /// Functions applied one after the other.
@@ -68,6 +99,18 @@ impl UnaryFn {
             UnaryFn::HardSigmoid { alpha, beta } => (f64::from(*alpha) * x + f64::from(*beta)).clamp(0.0, 1.0),
             UnaryFn::Linear { scale, shift } => f64::from(*scale) * x + f64::from(*shift),
             UnaryFn::Gated(gate) => x * apply_chain(gate, x),
+            UnaryFn::Erf => libm::erf(x),
+            UnaryFn::Sqrt => x.max(0.0).sqrt(),
+            UnaryFn::Reciprocal => (1.0 / x).clamp(f64::MIN, f64::MAX),
+            UnaryFn::Power { exponent } => power(x, f64::from(*exponent)),
+            UnaryFn::Joined { join, a, b } => {
+                let (a, b) = (apply_chain(a, x), apply_chain(b, x));
+                match join {
+                    Join::Add => a + b,
+                    Join::Subtract => a - b,
+                    Join::Multiply => a * b,
+                }
+            }
         }
     }
 
@@ -80,8 +123,27 @@ impl UnaryFn {
             UnaryFn::HardSigmoid { alpha, beta } => format!("hard sigmoid {alpha:?} {beta:?}"),
             UnaryFn::Linear { scale, shift } => format!("*{scale:?} {shift:+?}"),
             UnaryFn::Gated(gate) => format!("x * ({})", describe_chain(gate)),
+            UnaryFn::Erf => "erf".to_owned(),
+            UnaryFn::Sqrt => "sqrt".to_owned(),
+            UnaryFn::Reciprocal => "reciprocal".to_owned(),
+            UnaryFn::Power { exponent } => format!("power {exponent:?}"),
+            UnaryFn::Joined { join, a, b } => {
+                let sign = match join {
+                    Join::Add => '+',
+                    Join::Subtract => '-',
+                    Join::Multiply => '*',
+                };
+                let part = |chain: &[UnaryFn]| if chain.is_empty() { "x".to_owned() } else { describe_chain(chain) };
+                format!("({}) {sign} ({})", part(a), part(b))
+            }
         }
     }
+}
+
+/// `x ^ exponent`, always finite.
+fn power(x: f64, exponent: f64) -> f64 {
+    let value = x.powf(exponent);
+    if value.is_nan() { 0.0 } else { value.clamp(f64::MIN, f64::MAX) }
 }
 
 /// The value of a chain of functions.
@@ -157,6 +219,47 @@ pub fn import_hard_sigmoid(cx: &mut NodeImport) -> diag::Result<()> {
 /// Imports `HardSwish`: `x * clamp(x / 6 + 1 / 2, 0, 1)`.
 pub fn import_hard_swish(cx: &mut NodeImport) -> diag::Result<()> {
     finish(cx, UnaryFn::Gated(vec![UnaryFn::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }]))
+}
+
+/// Imports `Erf`.
+pub fn import_erf(cx: &mut NodeImport) -> diag::Result<()> {
+    finish(cx, UnaryFn::Erf)
+}
+
+/// Imports `Sqrt`.
+pub fn import_sqrt(cx: &mut NodeImport) -> diag::Result<()> {
+    finish(cx, UnaryFn::Sqrt)
+}
+
+/// Imports `Reciprocal`.
+pub fn import_reciprocal(cx: &mut NodeImport) -> diag::Result<()> {
+    finish(cx, UnaryFn::Reciprocal)
+}
+
+/// Imports `Pow` with a constant exponent.
+pub fn import_pow(cx: &mut NodeImport) -> diag::Result<()> {
+    let Value::Constant(_) = cx.input(1)? else {
+        return Err(cx.unsupported("its exponent is computed at run time", "a single constant exponent is supported"));
+    };
+    let exponent = cx.float_scalar(1)?;
+    finish(cx, UnaryFn::Power { exponent })
+}
+
+/// Imports `Gelu`: `x * (1 + erf(x / sqrt(2))) / 2`, or its approximation
+/// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2`.
+pub fn import_gelu(cx: &mut NodeImport) -> diag::Result<()> {
+    let halved = UnaryFn::Linear { scale: 0.5, shift: 0.5 };
+    let linear = |scale: f64| UnaryFn::Linear { scale: scale as f32, shift: 0.0 };
+    let gate = match cx.string_or("approximate", "none")?.as_str() {
+        "none" => vec![linear(std::f64::consts::FRAC_1_SQRT_2), UnaryFn::Erf, halved],
+        "tanh" => {
+            let cube = vec![UnaryFn::Power { exponent: 3.0 }, linear(0.044_715)];
+            let sum = UnaryFn::Joined { join: Join::Add, a: vec![], b: cube };
+            vec![sum, linear((2.0 / std::f64::consts::PI).sqrt()), UnaryFn::Tanh, halved]
+        }
+        other => return Err(cx.invalid(format!("attribute approximate is `{other}`"))),
+    };
+    finish(cx, UnaryFn::Gated(gate))
 }
 
 fn finish(cx: &mut NodeImport, function: UnaryFn) -> diag::Result<()> {

@@ -24,7 +24,7 @@ pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<
     let assignment = params::assign(graph, ranges, &mut problems);
     resolution::check(graph, ranges, &assignment, &mut problems);
     let mut quantizer =
-        Quantizer { source: graph, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
+        Quantizer { source: graph, ranges, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
     if !problems.has_errors() {
         for id in graph.topological() {
             if let Err(found) = quantizer.add(id) {
@@ -47,6 +47,7 @@ pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<
 
 struct Quantizer<'a> {
     source: &'a Checked<Graph<Float>>,
+    ranges: &'a Ranges,
     assignment: &'a BTreeMap<NodeId, Assignment>,
     result: Graph<Quant>,
     ids: BTreeMap<NodeId, NodeId>,
@@ -64,7 +65,7 @@ impl Quantizer<'_> {
                 .collect::<diag::Result<_>>()?;
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site { operands: types, result: &value };
+        let site = Site { operands: types, result: &value, ranges: self.ranges };
         let op = match self.assignment[&id] {
             Assignment::Zero => zeros(&value),
             Assignment::Params(_) | Assignment::Index => {

@@ -223,7 +223,9 @@ fn products_are_as_exact_as_their_multiplier() {
         let y = params(scale, random.i32(-128..=127));
         let types = [a, b, y].map(|params| QuantType::int8(shape.clone(), params));
         let op = Mul { clamp: ptqc::ir::RealClamp::NONE };
-        let op = op.quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2] }).unwrap();
+        let op = op
+            .quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2], ranges: &Default::default() })
+            .unwrap();
         let QuantOp::Mul(mul) = &op else { panic!("a product is a Mul") };
         let q = [[-128, -128], [127, -128], [random.i32(-128..=127), random.i32(-128..=127)]][random.usize(0..3)];
         let operands = [0, 1].map(|port| Operand { ty: &types[port], data: &q[port..=port] });
@@ -277,7 +279,7 @@ fn softmax_is_as_exact_as_its_exponentials() {
                 let bound = half()
                     + integer(128 * (terms as i64 + 1)) * power_of_two(-(softmax.bits as i32))
                     + power_of_two(-20);
-                let results = softmax.row(&row);
+                let results = softmax.row(&row.iter().map(|&x| (x, true)).collect::<Vec<_>>());
                 for (&x, &y) in row.iter().zip(&results) {
                     let exact = (exact(x) / &sum * integer(256) - integer(128)).min(integer(127));
                     assert_within(y.into(), &exact, &bound, &(terms, scale, x));
