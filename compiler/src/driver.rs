@@ -15,6 +15,7 @@ use crate::lower::{self, Lowered, PlannedVariant};
 use crate::plan::{self, CheckedPlan, Goal};
 use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo, Weights};
 use crate::report::{self, Provenance, Report};
+use crate::states::{self, State};
 use crate::{optimize, passes, quantize};
 
 /// One sample: an array for each input of the model, row-major.
@@ -109,6 +110,8 @@ pub struct Options<'a> {
     pub arena: ArenaMode,
     /// Where constants are.
     pub weights: Weights,
+    /// Inputs, each with the output that it is at the next inference.
+    pub states: Vec<(String, String)>,
     /// Whether Rust code has functions that convert between real numbers and the model's integers.
     pub float_helpers: bool,
     /// The command to repeat the build, without paths of this machine.
@@ -140,7 +143,10 @@ pub struct Build {
 
 /// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
+    let states = states::resolve(&frontend.model, &options.states)?;
+    let ranges = &states::shared_ranges(ranges, &options.states);
     let (quant, mut warnings) = quantize(frontend, ranges)?;
+    let quant = states::tied(quant, &states)?;
     let optimized = optimize::run(quant.clone())?;
     let plan = plan::plan(&optimized, &options.language.able(options.target), options.goal)?;
     let variants = options.target.variants.iter().filter_map(|variant| {
@@ -159,7 +165,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
         ranges_sha256: sha256(ranges.to_toml().as_bytes()),
     };
     let report = report::report(&quant, &plan, &lowered, provenance);
-    let interface = interface(&plan, &report, options);
+    let interface = interface(&plan, &report, options, states);
     let mut bundle = options.language.print(&lowered.program, &interface);
     bundle.insert(format!("{}.report.json", options.name), report.to_json());
     warnings.extend(report.layout_copies.iter().map(|tensor| {
@@ -171,7 +177,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
 }
 
 /// What the emitted files say about themselves.
-fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interface {
+fn interface(plan: &CheckedPlan, report: &Report, options: &Options, states: Vec<State>) -> Interface {
     let tensor = |name: &str, id| {
         let ty = &plan.tensor(id).ty;
         TensorInfo {
@@ -196,6 +202,7 @@ fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interfac
         ],
         inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, id)).collect(),
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, *id)).collect(),
+        states,
         arena: options.arena,
         weights: options.weights.clone(),
         float_helpers: options.float_helpers,

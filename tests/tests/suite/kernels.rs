@@ -583,6 +583,7 @@ impl Layer {
             arena: ArenaMode::Caller,
             weights: Default::default(),
             goal: ptqc::plan::Goal::default(),
+            states: vec![],
             float_helpers: false,
             command: String::new(),
             model_sha256: String::new(),
