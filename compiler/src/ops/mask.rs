@@ -1,10 +1,10 @@
 //! Masks of attention: elements that a Softmax shall leave out. Exporters add minus infinity, or a number so far below all
 //! others that nothing is left of its exponential; as part of the scores' range it would leave no step for the others.
 
-use super::import::{NodeImport, Value};
-use super::{FloatOperator, ParamsRule, Problem, QuantOp, Site, add, constant};
+use super::import::{ConstantData, NodeImport, Value};
+use super::{FloatOperator, ParamsRule, Problem, QuantOp, Site, add};
 use crate::diag;
-use crate::ir::{FloatTensor, NodeId, RealClamp, Shape};
+use crate::ir::{FloatTensor, NodeId, Shape};
 
 /// `x` where `keep` holds, elsewhere minus infinity. Only a Softmax can follow, which takes it in.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,40 +109,19 @@ pub fn is_endless(c: &FloatTensor) -> bool {
     c.data.iter().any(|&value| value <= ENDLESS) && c.data.iter().all(|&value| value < f32::INFINITY)
 }
 
-/// Imports `Where` with a constant condition that chooses between the scores and minus infinity, or between other tensors
-/// and constants.
-pub fn import_where(cx: &mut NodeImport) -> diag::Result<()> {
-    let Value::Constant(condition) = cx.input(0)? else {
-        return Err(cx.unsupported("its condition is computed at run time", "a constant condition is supported"));
-    };
-    let super::import::ConstantData::Int(chosen) = &condition.data else {
-        return Err(cx.invalid("its condition holds no truth values".to_owned()));
-    };
-    let chosen: Vec<bool> = chosen.iter().map(|&value| value != 0).collect();
-    let first = |values: &[f32]| values.iter().all(|&value| value <= ENDLESS);
+/// The mask that a `Where` is, and what it masks: its condition is constant and chooses minus infinity.
+pub fn of_choice(cx: &NodeImport) -> diag::Result<Option<(Mask, NodeId)>> {
+    let Value::Constant(condition) = cx.input(0)? else { return Ok(None) };
+    let ConstantData::Int(chosen) = &condition.data else { return Ok(None) };
     for (port, other) in [(1, 2), (2, 1)] {
         if let (Value::Constant(_), Value::Node(x)) = (cx.input(port)?, cx.input(other)?)
-            && first(&cx.any_float_constant(port)?.data)
+            && cx.any_float_constant(port)?.data.iter().all(|&value| value <= ENDLESS)
         {
-            let keep = chosen.iter().map(|&chosen| chosen == (other == 1)).collect();
-            let mask = Mask { shape: condition.shape.clone(), keep };
-            return cx.finish(0, mask, &[x]).map(drop);
+            let keep = chosen.iter().map(|&chosen| (chosen != 0) == (other == 1)).collect();
+            return Ok(Some((Mask { shape: condition.shape.clone(), keep }, x)));
         }
     }
-    blend(cx, FloatTensor::new(condition.shape.clone(), chosen.iter().map(|&c| f32::from(u8::from(c))).collect()))
-}
-
-/// `condition * a + (1 - condition) * b`.
-fn blend(cx: &mut NodeImport, condition: FloatTensor) -> diag::Result<()> {
-    let inverse: Vec<f32> = condition.data.iter().map(|c| 1.0 - c).collect();
-    let inverse = FloatTensor::new(condition.shape.clone(), inverse);
-    let mut terms = vec![];
-    for (port, factors) in [(1, condition), (2, inverse)] {
-        let x = cx.activation(port)?;
-        let factors = cx.emit(constant::Constant { tensor: factors }, &[])?;
-        terms.push(cx.emit(super::mul::Mul { clamp: RealClamp::NONE }, &[x, factors])?);
-    }
-    cx.finish(0, add::Add { subtract: false, clamp: RealClamp::NONE }, &terms).map(drop)
+    Ok(None)
 }
 
 impl FloatOperator for Mask {

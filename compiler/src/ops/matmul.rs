@@ -94,6 +94,7 @@ impl FloatOperator for MatMul {
     }
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
+        site.expect_int8(FloatOperator::kind(self))?;
         let (a, b, y) = (site.operand_params(0)?, site.operand_params(1)?, site.result_params());
         let terms = site.operands[0].shape.dims().last().copied().unwrap_or(1);
         let reach = |port: usize, zero: i32| {

@@ -243,6 +243,7 @@ impl FloatOperator for Normalize {
     }
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
+        site.expect_int8(FloatOperator::kind(self))?;
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let dtype = site.operands[0].dtype;
         let count: usize = self.axes.iter().map(|&axis| site.operands[0].shape.dims()[axis]).product();

@@ -162,7 +162,7 @@ impl FloatOperator for Pad {
         }
     }
 
-    fn shares_params(&self) -> bool {
+    fn shares_params(&self, _port: usize) -> bool {
         true
     }
 

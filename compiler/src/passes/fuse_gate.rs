@@ -64,7 +64,7 @@ fn common_source(
 /// The function, in the form that reads best.
 fn joined(join: Join, a: Vec<UnaryFn>, b: Vec<UnaryFn>) -> UnaryFn {
     match (join, a.is_empty(), b.is_empty()) {
-        (Join::Multiply, true, true) => UnaryFn::Power { exponent: 2.0 },
+        (Join::Multiply, true, true) => UnaryFn::Gated(vec![]),
         (Join::Multiply, true, false) => UnaryFn::Gated(b),
         (Join::Multiply, false, true) => UnaryFn::Gated(a),
         _ => UnaryFn::Joined { join, a, b },

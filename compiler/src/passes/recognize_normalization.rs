@@ -16,10 +16,15 @@ pub fn run(graph: &mut Graph<Float>) -> bool {
 }
 
 fn recognize(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
-    let FloatOp::Mul(product) = &graph.node(id).op else { return None };
-    let clamp = product.clamp;
     let [a, b] = graph.operands(id)[..] else { return None };
-    let (distance, root) = [(a, b), (b, a)].into_iter().find_map(|(d, g)| Some((d, root_of_squares(graph, d, g)?)))?;
+    let (clamp, (distance, root)) = match &graph.node(id).op {
+        FloatOp::Mul(product) => {
+            let mut either = [(a, b), (b, a)].into_iter();
+            (product.clamp, either.find_map(|(d, g)| Some((d, root_of_squares(graph, d, g, 1.0)?)))?)
+        }
+        FloatOp::Div(quotient) => (quotient.clamp, (a, root_of_squares(graph, a, b, -1.0)?)),
+        _ => return None,
+    };
     let x = centered(graph, distance, &root.axes);
     let gamma = FloatTensor::new(Shape::new(vec![1; graph.node(id).value.rank()]), vec![root.factor]);
     let mut norm = Normalize::new(root.axes.clone(), x.is_some(), root.epsilon, gamma, None)?;
@@ -45,15 +50,17 @@ struct Root {
     nodes: [NodeId; 3],
 }
 
-fn root_of_squares(graph: &Graph<Float>, distance: NodeId, gain: NodeId) -> Option<Root> {
+/// `gain` to the power of `sign` is what the distances are multiplied with.
+fn root_of_squares(graph: &Graph<Float>, distance: NodeId, gain: NodeId, sign: f64) -> Option<Root> {
     let FloatOp::Unary(outer) = &graph.node(gain).op else { return None };
     let [mean_id] = graph.operands(gain)[..] else { return None };
     let FloatOp::Mean(mean) = &graph.node(mean_id).op else { return None };
     let [square_id] = graph.operands(mean_id)[..] else { return None };
     let FloatOp::Unary(inner) = &graph.node(square_id).op else { return None };
-    let plain = mean.keep_dims && mean.clamp == RealClamp::NONE && graph.operands(square_id) == [distance];
+    let plain =
+        mean.keep_dims && !mean.is_sum && mean.clamp == RealClamp::NONE && graph.operands(square_id) == [distance];
     let scale = square(&inner.chain).filter(|_| plain)?;
-    let (slope, shift) = reciprocal_square(&outer.chain)?;
+    let (slope, shift) = reciprocal_square(|x| apply_chain(&outer.chain, x).powf(sign))?;
     // 1 / sqrt(slope * scale * mean + shift)
     let whole = slope * scale;
     Some(Root {
@@ -70,7 +77,7 @@ fn centered(graph: &Graph<Float>, distance: NodeId, axes: &[usize]) -> Option<No
     let [x, mean_id] = graph.operands(distance)[..] else { return None };
     let FloatOp::Mean(mean) = &graph.node(mean_id).op else { return None };
     let fits = difference.subtract && difference.clamp == RealClamp::NONE && graph.operands(mean_id) == [x];
-    (fits && mean.keep_dims && mean.clamp == RealClamp::NONE && mean.axes == axes).then_some(x)
+    (fits && mean.keep_dims && !mean.is_sum && mean.clamp == RealClamp::NONE && mean.axes == axes).then_some(x)
 }
 
 /// `c` if the chain is `c * x^2`.
@@ -80,13 +87,13 @@ fn square(chain: &[UnaryFn]) -> Option<f64> {
     (scale > 0.0 && [-7.0, -1.0, -0.25, 0.0, 0.5, 3.0, 100.0].into_iter().all(is_square)).then_some(scale)
 }
 
-/// `k` and `e` if the chain is `1 / sqrt(k * x + e)`.
-fn reciprocal_square(chain: &[UnaryFn]) -> Option<(f64, f64)> {
-    let line = |x: f64| apply_chain(chain, x).powi(-2);
+/// `k` and `e` if the function is `1 / sqrt(k * x + e)`.
+fn reciprocal_square(function: impl Fn(f64) -> f64) -> Option<(f64, f64)> {
+    let line = |x: f64| function(x).powi(-2);
     let slope = (line(9.0) - line(1.0)) / 8.0;
     // Epsilon is seen best where little else is.
     let shift = (line(1e-6) - slope * 1e-6).max(0.0);
-    let fits = |x: f64| apply_chain(chain, x) > 0.0 && close(line(x), slope * x + shift);
+    let fits = |x: f64| function(x) > 0.0 && close(line(x), slope * x + shift);
     (slope > 0.0 && [1e-6, 1e-3, 0.25, 1.0, 2.0, 9.0, 1e4].into_iter().all(fits)).then_some((slope, shift))
 }
 

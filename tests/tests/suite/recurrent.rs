@@ -98,7 +98,7 @@ impl Layer {
             .random("w", &[self.directions, gates * units, inputs])
             .random("r", &[self.directions, gates * units, units]);
         let mut names = vec!["x", "w", "r"];
-        let optional = ["b", "lens", "h", "c", "p"];
+        let optional = ["b", "lens", "h0", "c0", "p"];
         for (&name, present) in optional.iter().zip(self.inputs) {
             names.push(if present { name } else { "" });
             if !present {

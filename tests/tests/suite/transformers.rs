@@ -245,7 +245,8 @@ fn masks() -> Vec<Case> {
             let bias: Vec<f32> =
                 causal(f32::NEG_INFINITY).iter().enumerate().map(|(i, c)| c + i as f32 * 0.1).collect();
             m.weights("c", &[5, 5], &bias).node("Add", &["x", "c"], &["m"])
-        }),
+        })
+        .steps(5.0),
         masked("mask_chosen", |m| {
             m.initializer("c", 9, &[5, 5], bools(lower)).weights("n", &[], &[f32::NEG_INFINITY]).node(
                 "Where",

@@ -24,7 +24,7 @@ pub struct Cell {
     pub peepholes: Option<Vec<f32>>,
     /// f, g, h.
     pub activations: Vec<Activation>,
-    /// Bound of the arguments of all activations.
+    /// Bound of the sums that gates are computed from. Like ONNX Runtime, it does not clip cell states.
     pub clip: Option<f32>,
     /// Whether it goes from the end to the start.
     pub reverse: bool,
@@ -194,7 +194,7 @@ impl Cell {
                 };
                 c[n] = f * c[n] + i * self.activate(1, sum(3, n), watch);
                 let o = self.activate(0, sum(1, n) + peephole(1, n) * c[n], watch);
-                o * self.activate(2, c[n], &mut |_, _| {})
+                o * self.activations[2].apply(c[n])
             })
             .collect()
     }

@@ -119,7 +119,7 @@ impl Recurrent {
             Kind::Lstm { .. } => {
                 let most = if share { c + steps * curve(1).magnitude() } else { 2f64.powi(15) };
                 let cell = self.seen(site, Inside::Cell).map_or(most, |seen| (seen * HEADROOM).min(most)).max(c);
-                let output = Curve::new(self.cell.activations[2], cell, self.cell.clip);
+                let output = Curve::new(self.cell.activations[2], cell, None);
                 ((curve(0).magnitude() * output.magnitude()).max(h), cell)
             }
         })
@@ -131,9 +131,13 @@ impl Recurrent {
         let gates = self.gate_magnitude(site, self.start(site, 0)?.max(1.0), self.start(site, 1)?.max(1.0))?;
         let (hidden, cell) = self.magnitudes(site, gates)?;
         let gates = self.gate_magnitude(site, hidden, cell)?;
-        let reach = |which: usize| if which == 2 { cell } else { gates };
+        let reach = |which: usize| if which == 2 { (cell, None) } else { (gates, self.cell.clip) };
         let curves = self.cell.activations.iter().enumerate();
-        let curves = curves.map(|(which, &f)| Curve::new(f, reach(which), self.cell.clip)).collect();
+        let curves = curves.map(|(which, &f)| {
+            let (magnitude, clip) = reach(which);
+            Curve::new(f, magnitude, clip)
+        });
+        let curves = curves.collect();
         Ok((curves, curve::fraction(hidden), curve::fraction(cell)))
     }
 
@@ -240,6 +244,7 @@ impl FloatOperator for Recurrent {
     }
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
+        site.expect_int8(FloatOperator::kind(self))?;
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let (curves, hidden_bits, cell_bits) = self.formats(site)?;
         let cell = &self.cell;

@@ -149,7 +149,7 @@ pub struct Rules {
     pub reverse: Vec<bool>,
     /// For each direction the activations f, g, h.
     pub activations: Vec<Vec<Activation>>,
-    /// Bound of the arguments of all activations.
+    /// Bound of the sums that gates are computed from.
     pub clip: Option<f32>,
     /// Whether the batch is the first axis.
     pub batch_first: bool,
