@@ -23,4 +23,5 @@ mod report;
 mod robustness;
 mod rust_output;
 mod stages;
+mod streaming;
 mod transformers;
