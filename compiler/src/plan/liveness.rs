@@ -17,8 +17,10 @@ impl Life {
         self.span(event).is_some()
     }
 
+    /// `None` also where nothing of the contents is still to be read, and nothing is written now: working memory that a
+    /// layer uses with each of its executions is free between them.
     fn span(&self, event: usize) -> Option<(isize, isize)> {
-        self.spans.get(event.checked_sub(self.first)?).copied()
+        self.spans.get(event.checked_sub(self.first)?).copied().filter(|&(lo, _)| lo != isize::MAX)
     }
 
     /// The first byte that is read after an execution; `None` if nothing is.
