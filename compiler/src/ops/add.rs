@@ -184,6 +184,10 @@ impl QuantOperator for QAdd {
         infer_broadcast(operands)
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         evaluate_broadcast(operands, &result.shape, |a, b| self.sum.apply(&[a, b], self.precision.shift, self.clamp))
     }

@@ -107,6 +107,10 @@ impl QuantOperator for QAffine {
         infer(operands[0], self.axis, self.channels.len())
     }
 
+    fn is_elementwise(&self) -> bool {
+        true
+    }
+
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         let inner: usize = result.shape.dims()[self.axis + 1..].iter().product();
         let channel = |flat: usize| &self.channels[flat / inner % self.channels.len()];

@@ -56,6 +56,10 @@ impl FloatOperator for Concat {
         self.shape(operands)
     }
 
+    fn shares_params(&self, _port: usize) -> bool {
+        true
+    }
+
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
     }

@@ -1,10 +1,10 @@
-//! Mean over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
+//! Mean and sum over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
 
 use super::average_pool::mean_multiplier;
 use super::import::NodeImport;
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, RealClamp, Shape};
 
 /// The mean over `axes`.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Mean {
     pub axes: Vec<usize>,
     /// Whether the axes stay, with size 1.
     pub keep_dims: bool,
+    /// Whether the sum is wanted instead of the mean.
+    pub is_sum: bool,
     /// Fused activation.
     pub clamp: RealClamp,
 }
@@ -24,6 +26,8 @@ pub struct QMean {
     pub axes: Vec<usize>,
     /// Whether the axes stay, with size 1.
     pub keep_dims: bool,
+    /// Whether the result is the sum instead of the mean.
+    pub is_sum: bool,
     /// Number of elements of each sum.
     pub count: usize,
     /// From sum to result; includes the division by `count`.
@@ -36,32 +40,47 @@ pub struct QMean {
     pub clamp: Clamp,
 }
 
-/// Imports `ReduceMean`: axes are an attribute before opset 18, an input since.
+/// Imports `ReduceMean`.
 pub fn import_reduce_mean(cx: &mut NodeImport) -> diag::Result<()> {
+    import_reduction(cx, false)
+}
+
+/// Imports `ReduceSum`.
+pub fn import_reduce_sum(cx: &mut NodeImport) -> diag::Result<()> {
+    import_reduction(cx, true)
+}
+
+fn import_reduction(cx: &mut NodeImport, is_sum: bool) -> diag::Result<()> {
     let x = cx.activation(0)?;
+    let Some(axes) = reduced_axes(cx, x)? else {
+        cx.alias(0, x);
+        return Ok(());
+    };
+    let keep_dims = cx.int_or("keepdims", 1)? != 0;
+    cx.finish(0, Mean { axes, keep_dims, is_sum, clamp: RealClamp::NONE }, &[x]).map(drop)
+}
+
+/// The axes of a reduction: an attribute or an input, depending on operator and opset; all of them without either.
+/// `None` where that is to mean that nothing is reduced.
+pub fn reduced_axes(cx: &NodeImport, x: NodeId) -> diag::Result<Option<Vec<usize>>> {
     let rank = cx.shape(x).rank();
     let axes = match cx.optional(1) {
         Some(_) => Some(cx.int_constant(1)?),
         None => cx.ints("axes")?,
     };
     let no_op = cx.int_or("noop_with_empty_axes", 0)? != 0;
-    let axes = match axes.filter(|axes| !axes.is_empty()) {
-        Some(axes) => cx.axes(&axes, rank)?,
-        None if no_op => {
-            cx.alias(0, x);
-            return Ok(());
-        }
-        None => (0..rank).collect(),
-    };
-    let keep_dims = cx.int_or("keepdims", 1)? != 0;
-    cx.finish(0, Mean { axes, keep_dims, clamp: RealClamp::NONE }, &[x]).map(drop)
+    match axes.filter(|axes| !axes.is_empty()) {
+        Some(axes) => cx.axes(&axes, rank).map(Some),
+        None if no_op => Ok(None),
+        None => Ok(Some((0..rank).collect())),
+    }
 }
 
 /// Imports `GlobalAveragePool`.
 pub fn import_global(cx: &mut NodeImport) -> diag::Result<()> {
     let x = cx.activation(0)?;
     let axes = (2..2 + cx.spatial(x)?.len()).collect();
-    cx.finish(0, Mean { axes, keep_dims: true, clamp: RealClamp::NONE }, &[x]).map(drop)
+    cx.finish(0, Mean { axes, keep_dims: true, is_sum: false, clamp: RealClamp::NONE }, &[x]).map(drop)
 }
 
 /// Shape after a reduction over `axes`.
@@ -79,7 +98,7 @@ fn count(input: &Shape, axes: &[usize]) -> usize {
 
 impl FloatOperator for Mean {
     fn kind(&self) -> &'static str {
-        "Mean"
+        if self.is_sum { "Sum" } else { "Mean" }
     }
 
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
@@ -92,8 +111,9 @@ impl FloatOperator for Mean {
         Ok(QMean {
             axes: self.axes.clone(),
             keep_dims: self.keep_dims,
+            is_sum: self.is_sum,
             count,
-            multiplier: mean_multiplier(x.scale.get() / y.scale.get(), count, count)?,
+            multiplier: mean_multiplier(x.scale.get() / y.scale.get(), if self.is_sum { 1 } else { count }, count)?,
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
@@ -112,7 +132,7 @@ impl FloatOperator for Mean {
 
 impl QuantOperator for QMean {
     fn kind(&self) -> &'static str {
-        "Mean"
+        if self.is_sum { "Sum" } else { "Mean" }
     }
 
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {

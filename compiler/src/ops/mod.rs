@@ -8,20 +8,33 @@ pub mod add;
 pub mod affine;
 pub mod arg_max;
 pub mod average_pool;
+pub mod compare;
 pub mod concat;
 pub mod constant;
 pub mod conv;
+pub mod conv_transpose;
+pub mod depth_to_space;
+pub mod div;
+pub mod extreme;
 pub mod fixed_sum;
 pub mod import;
 pub mod input;
+pub mod interleave;
 pub mod linear;
 pub mod max_pool;
 pub mod mean;
 pub mod mul;
 pub mod pad;
+pub mod prelu;
+pub mod reduce;
+pub mod resample;
 pub mod reshape;
+pub mod resize;
+pub mod select;
 pub mod slice;
 pub mod softmax;
+pub mod steps;
+pub mod sum;
 pub mod transpose;
 pub mod unary;
 pub mod weighted;
@@ -51,6 +64,11 @@ pub trait FloatOperator: fmt::Debug {
     fn describe(&self) -> String {
         String::new()
     }
+    /// Whether an operand and the result must have equal scales and zero points, so that elements can be copied or
+    /// compared: `quantize` requantizes the operand, in its producer where it can.
+    fn shares_params(&self, _port: usize) -> bool {
+        false
+    }
     /// The fused clamp, if the operator can carry one.
     fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
         None
@@ -76,6 +94,10 @@ pub trait QuantOperator: fmt::Debug {
     /// What the layer computes, for the comment above its emitted function: no number that follows from weights.
     fn formula(&self) -> String {
         self.describe()
+    }
+    /// Whether every element of the result is computed from the elements of the operands at its (broadcast) position alone.
+    fn is_elementwise(&self) -> bool {
+        false
     }
     /// All values the accumulator can take.
     fn accumulator(&self) -> Option<Interval> {
@@ -117,6 +139,16 @@ impl Site<'_> {
             Problem::unsupported("an operand holds positions (from ArgMax), not real numbers")
                 .help("make the positions an output of the model, and compute what follows in the application")
         })
+    }
+
+    /// Checks that all operands and the result have 8 bits, where an operator `kind` needs that.
+    pub fn expect_int8(&self, kind: &str) -> Result<(), Problem> {
+        let mut types = self.operands.iter().copied().chain([self.result]);
+        match types.find(|ty| ty.dtype != crate::ir::DType::I8) {
+            None => Ok(()),
+            Some(other) => Err(Problem::unsupported(format!("{kind} of {} is not supported", other.dtype))
+                .help("let the tensors around it have 8 bits")),
+        }
     }
 
     /// Scale and zero point of the result.
@@ -224,6 +256,16 @@ ops!(
     ArgMax(arg_max::ArgMax),
     Concat(concat::Concat),
     Slice(slice::Slice),
+    ConvTranspose(conv_transpose::ConvTranspose),
+    Interleave(interleave::Interleave),
+    Reduce(reduce::Reduce),
+    Resample(resample::Resample),
+    Extreme(extreme::Extreme),
+    Sum(sum::Sum),
+    Select(select::Select),
+    Compare(compare::Compare),
+    Div(div::Div),
+    PRelu(prelu::PRelu),
     Pad(pad::Pad),
     Transpose(transpose::Transpose),
     Reshape(reshape::Reshape),
@@ -248,6 +290,15 @@ ops!(
     ArgMax(arg_max::QArgMax),
     Concat(concat::QConcat),
     Slice(slice::QSlice),
+    Interleave(interleave::QInterleave),
+    Reduce(reduce::QReduce),
+    Resample(resample::QResample),
+    Extreme(extreme::QExtreme),
+    Sum(sum::QSum),
+    Select(select::QSelect),
+    Compare(compare::QCompare),
+    Div(div::QDiv),
+    PRelu(prelu::QPRelu),
     Pad(pad::QPad),
     Transpose(transpose::QTranspose),
     Reshape(reshape::QReshape),

@@ -162,6 +162,10 @@ impl FloatOperator for Pad {
         }
     }
 
+    fn shares_params(&self, _port: usize) -> bool {
+        true
+    }
+
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let mode = match self.mode {
             PadMode::Constant(value) => {

@@ -58,7 +58,6 @@ impl Relations {
 /// that joins axes can follow only one of them.
 pub fn relations(op: &QuantOp, operands: &[&Shape], result: &Shape, removable: impl Fn(usize) -> usize) -> Relations {
     match op {
-        QuantOp::Input(_) | QuantOp::Constant(_) => Relations::default(),
         QuantOp::Conv(conv) if conv.groups == 1 => {
             let links = vec![same(operands[0], 0, 0)];
             Relations { links, mixing: Some(mixing(op, (1, 1), conv.window.taps())) }
@@ -99,6 +98,8 @@ pub fn relations(op: &QuantOp, operands: &[&Shape], result: &Shape, removable: i
             linked(axes.map(|(to, &from)| same(operands[0], from, to)).collect())
         }
         QuantOp::Reshape(_) => linked(reshaped(operands[0], result, removable)),
+        // All axes stay whole.
+        _ => Relations::default(),
     }
 }
 

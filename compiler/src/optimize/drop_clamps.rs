@@ -40,16 +40,6 @@ fn clamp_mut(op: &mut QuantOp) -> Option<&mut Clamp> {
         QuantOp::Mul(mul) => Some(&mut mul.clamp),
         QuantOp::AveragePool(pool) => Some(&mut pool.clamp),
         QuantOp::Mean(mean) => Some(&mut mean.clamp),
-        QuantOp::Input(_)
-        | QuantOp::Constant(_)
-        | QuantOp::Table(_)
-        | QuantOp::MaxPool(_)
-        | QuantOp::Softmax(_)
-        | QuantOp::ArgMax(_)
-        | QuantOp::Concat(_)
-        | QuantOp::Slice(_)
-        | QuantOp::Pad(_)
-        | QuantOp::Transpose(_)
-        | QuantOp::Reshape(_) => None,
+        _ => None,
     }
 }

@@ -114,7 +114,6 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
     let shape = &result.shape;
     let full = Interval::new(result.dtype.min(), result.dtype.max());
     match op {
-        QuantOp::Input(_) | QuantOp::Softmax(_) => Bounds::uniform(shape, full),
         QuantOp::Constant(constant) => Bounds::of_elements(shape, &constant.data),
         QuantOp::Conv(_) => Bounds::along(shape, 1, products::results(op, operands[0])),
         QuantOp::Linear(_) => Bounds::along(shape, shape.rank() - 1, products::results(op, operands[0])),
@@ -161,6 +160,8 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
             Bounds::new(operands[0].bounds.all, axes.collect())
         }
         QuantOp::Reshape(_) => reshaped(operands[0], shape),
+        // Anything that the type holds.
+        _ => Bounds::uniform(shape, full),
     }
 }
 

@@ -62,7 +62,7 @@ impl Map {
 /// The axis that the output channels of a weighted operator run along.
 fn channel_axis(op: &FloatOp, shape: &Shape) -> Option<usize> {
     match op {
-        FloatOp::Conv(_) => Some(1),
+        FloatOp::Conv(_) | FloatOp::ConvTranspose(_) => Some(1),
         FloatOp::Linear(_) => shape.rank().checked_sub(1),
         FloatOp::Affine(affine) => Some(affine.axis),
         _ => None,
@@ -77,6 +77,7 @@ fn into_producer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     let map = map.along(axis, graph.node(producer).value.dims()[axis])?;
     let (weights, bias, clamp) = match &mut op {
         FloatOp::Conv(conv) => (&mut conv.weights.data, &mut conv.bias, &mut conv.clamp),
+        FloatOp::ConvTranspose(conv) => (&mut conv.weights.data, &mut conv.bias, &mut conv.clamp),
         FloatOp::Linear(linear) => (&mut linear.weights.data, &mut linear.bias, &mut linear.clamp),
         FloatOp::Affine(affine) => (&mut affine.scale, &mut affine.shift, &mut affine.clamp),
         _ => return None,

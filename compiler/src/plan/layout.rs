@@ -15,6 +15,8 @@ use crate::diag::{self, Diagnostic};
 use crate::ir::{Checked, Graph, Node, NodeId, Origin, Quant, QuantType, Shape};
 use crate::kernels;
 use crate::ops::QuantOp;
+use crate::ops::mean::QMean;
+use crate::ops::reduce::QReduce;
 
 /// A plan without addresses in the arena.
 pub fn lay_out(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> diag::Result<Plan> {
@@ -159,7 +161,7 @@ impl Layouter<'_> {
     /// Operands with evenly spaced axes, for operators whose loops need them.
     fn readable(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: &Shape) -> Vec<TensorId> {
         let fits = |tensor: &PlannedTensor| match op {
-            QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_) => true,
+            op if op.is_elementwise() => true,
             QuantOp::Linear(_) => row_offsets(&tensor.view, &tensor.ty.shape).is_some(),
             QuantOp::Concat(_) => tensor.view.strides().is_some() && tensor.ty.shape.rank() == result.rank(),
             _ => tensor.view.strides().is_some(),
@@ -187,31 +189,32 @@ impl Layouter<'_> {
                 View::dense(shape, &order)
             }
             QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => first.view.clone(),
-            QuantOp::Add(_) | QuantOp::Mul(_) => {
+            op if op.is_elementwise() => {
                 let same =
                     operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
                 same.map_or_else(|| View::row_major(shape), |tensor| tensor.view.clone())
             }
-            QuantOp::Mean(mean) if !mean.keep_dims => {
-                let kept: Vec<usize> = (0..first.ty.shape.rank()).filter(|axis| !mean.axes.contains(axis)).collect();
+            QuantOp::Mean(QMean { axes, keep_dims: false, .. })
+            | QuantOp::Reduce(QReduce { axes, keep_dims: false, .. }) => {
+                let kept: Vec<usize> = (0..first.ty.shape.rank()).filter(|axis| !axes.contains(axis)).collect();
                 let order = first.view.order().into_iter().filter_map(|axis| kept.iter().position(|&k| k == axis));
                 View::dense(shape, &order.collect::<Vec<_>>())
             }
             QuantOp::MaxPool(_)
             | QuantOp::AveragePool(_)
             | QuantOp::Mean(_)
+            | QuantOp::Reduce(_)
             | QuantOp::Concat(_)
             | QuantOp::Slice(_)
+            | QuantOp::Interleave(_)
+            | QuantOp::Resample(_)
             | QuantOp::Pad(_) => View::dense(shape, &first.view.order()),
-            QuantOp::Linear(_) | QuantOp::ArgMax(_) => View::row_major(shape),
-            QuantOp::Input(_) | QuantOp::Constant(_) | QuantOp::Transpose(_) | QuantOp::Reshape(_) => {
-                unreachable!("these are no layers")
-            }
+            _ => View::row_major(shape),
         }
     }
 
     fn with_common_loops(&mut self, op: &QuantOp, operands: Vec<TensorId>, result: TensorId) -> Vec<TensorId> {
-        if !matches!(op, QuantOp::Table(_) | QuantOp::Affine(_) | QuantOp::Add(_) | QuantOp::Mul(_)) {
+        if !op.is_elementwise() {
             return operands;
         }
         let rank = self.plan.tensor(result).ty.shape.rank();

@@ -57,11 +57,8 @@ impl Quantizer<'_> {
         let node = self.source.node(id);
         let value = self.value(id);
         let mut operands: Vec<NodeId> = self.source.operands(id).iter().map(|operand| self.ids[operand]).collect();
-        if shares_params(&node.op) {
-            operands = operands
-                .into_iter()
-                .map(|operand| self.requantized(operand, &value, &node.name))
-                .collect::<diag::Result<_>>()?;
+        for (_, operand) in operands.iter_mut().enumerate().filter(|(port, _)| node.op.shares_params(*port)) {
+            *operand = self.requantized(*operand, &value, &node.name)?;
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
         let site = Site { operands: types, result: &value };
@@ -127,11 +124,6 @@ impl Quantizer<'_> {
         let origin = node.origin.last().map_or(node.name.as_str(), |origin| origin.node.as_str());
         problem.at(origin, &node.name)
     }
-}
-
-/// Whether operands and result must have equal parameters, so that elements can be copied.
-fn shares_params(op: &FloatOp) -> bool {
-    matches!(op, FloatOp::Concat(_) | FloatOp::Pad(_))
 }
 
 fn zeros(value: &QuantType) -> QuantOp {

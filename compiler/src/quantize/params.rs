@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{shares_params, without_range};
+use super::without_range;
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
 use crate::ir::{Checked, Float, Graph, Node, NodeId, Params, Range};
@@ -56,9 +56,9 @@ pub fn assign(
     }
     problems.extend(missing_ranges(&missing));
     // Backwards, so that nested joins take over the parameters of the outermost.
-    for &id in order.iter().rev().filter(|&&id| shares_params(&graph.node(id).op)) {
-        let wanted = assigned[&id];
-        for operand in graph.operands(id) {
+    for &id in order.iter().rev() {
+        let (op, wanted) = (&graph.node(id).op, assigned[&id]);
+        for (_, operand) in graph.operands(id).into_iter().enumerate().filter(|(port, _)| op.shares_params(*port)) {
             impose(graph, operand, wanted, &mut assigned);
         }
     }
@@ -127,8 +127,8 @@ fn data_range(data: &[f32]) -> Option<Range> {
 /// The image of the operand's range under the operator.
 fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let node = graph.node(id);
-    if node.observed.is_some() || matches!(node.op, FloatOp::Constant(_)) {
-        return known(graph, ranges, id);
+    if let Some(range) = known(graph, ranges, id) {
+        return Some(range);
     }
     let operand = derived_forwards(graph, ranges, *graph.operands(id).first()?)?;
     match &node.op {
@@ -160,6 +160,15 @@ fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Optio
             data_range(&ends.collect::<Vec<_>>())
         }
         op if op.params_rule() == ParamsRule::SameAsOperand => Some(result),
+        // The range of the join is imposed on what is joined anyway.
+        op if graph
+            .operands(consumer)
+            .iter()
+            .zip(0..)
+            .any(|(&operand, port)| operand == id && op.shares_params(port)) =>
+        {
+            Some(result)
+        }
         _ => None,
     }
 }
@@ -171,21 +180,15 @@ fn impose(graph: &Graph<Float>, id: NodeId, wanted: Assignment, assigned: &mut B
         && matches!(assigned[&id], Assignment::Params(_));
     let imposed = free
         && match &graph.node(id).op {
-            FloatOp::Input(_) | FloatOp::Softmax(_) | FloatOp::ArgMax(_) => false,
-            FloatOp::MaxPool(_) | FloatOp::Slice(_) | FloatOp::Transpose(_) | FloatOp::Reshape(_) => {
-                impose(graph, graph.operands(id)[0], wanted, assigned)
-            }
-            FloatOp::Constant(_)
-            | FloatOp::Conv(_)
-            | FloatOp::Linear(_)
-            | FloatOp::Affine(_)
-            | FloatOp::Unary(_)
-            | FloatOp::Add(_)
-            | FloatOp::Mul(_)
-            | FloatOp::AveragePool(_)
-            | FloatOp::Mean(_)
-            | FloatOp::Concat(_)
-            | FloatOp::Pad(_) => true,
+            FloatOp::Input(_) => false,
+            // A table can end in any parameters.
+            FloatOp::Unary(_) => true,
+            op => match op.params_rule() {
+                ParamsRule::Own => true,
+                ParamsRule::SameAsOperand if op.shares_params(0) => true,
+                ParamsRule::SameAsOperand => impose(graph, graph.operands(id)[0], wanted, assigned),
+                ParamsRule::Fixed(_) | ParamsRule::Index => false,
+            },
         };
     if imposed {
         assigned.insert(id, wanted);

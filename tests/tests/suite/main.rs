@@ -1,5 +1,6 @@
 //! The test suite: one program, because each links the whole compiler.
 
+mod analysis;
 mod arithmetic;
 mod bench;
 mod build_script;
@@ -9,6 +10,7 @@ mod examples;
 mod figures;
 mod kernels;
 mod memory;
+mod node_tests;
 mod operators;
 mod optimize;
 mod process;
