@@ -578,7 +578,7 @@ static LAYERS: LazyLock<Vec<Layer>> = LazyLock::new(|| {
         FAMILIES.iter().map(|family| Box::new(move || family.layers()) as Box<_>).collect();
     makers.push(Box::new(|| (0..15).map(linear).collect()));
     makers.push(Box::new(|| (0..3).map(flattened).collect()));
-    makers.push(Box::new(|| (0..18).map(residual).collect()));
+    makers.push(Box::new(|| (0..26).map(residual).collect()));
     makers.push(Box::new(|| (0..48).map(single).collect()));
     // While a kernel is being written, the layers whose names begin so are enough.
     let wanted = std::env::var("PTQC_LAYERS").unwrap_or_default();

@@ -87,10 +87,10 @@ fn accuracy() -> Result<()> {
     Ok(())
 }
 
-/// What the goals cost. Kernels of assembly are counted exactly, so no emulator is needed.
+/// What the goals cost. Kernels of assembly are counted exactly, so no emulator is needed; but loops that move rows are
+/// not.
 #[test]
 fn goals() -> Result<()> {
-    const TOLERANCE: f64 = 0.01;
     let rows = table(&readme()?, &["`--optimize`", "instructions", "constants", "arena"])?;
     let goals = [Goal::Balanced, Goal::Speed, Goal::Ram];
     assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), goals.map(Goal::name));
@@ -100,9 +100,10 @@ fn goals() -> Result<()> {
         let Some(build) = super::memory::build(model, target.name, goal)? else { continue };
         let instructions = estimate(&build, target).instructions.context("the target has costs")?;
         let measured = [instructions as f64, build.report.weight_bytes as f64, build.report.arena.bytes as f64];
-        for (cell, value) in row[1..].iter().zip(measured) {
+        let tolerances = [if goal == Goal::Ram { 0.1 } else { 0.01 }, 0.01, 0.01];
+        for ((cell, value), tolerance) in row[1..].iter().zip(measured).zip(tolerances) {
             let figure = cell.parse::<f64>()?;
-            ensure!((figure - value).abs() < TOLERANCE * value, "{}: {cell} is {value}", goal.name());
+            ensure!((figure - value).abs() < tolerance * value, "{}: {cell} is {value}", goal.name());
         }
     }
     Ok(())
