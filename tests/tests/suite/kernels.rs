@@ -8,13 +8,14 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, Result};
 use ptqc::calibrate::{Entry, Method, Origin, Ranges};
 use ptqc::driver::{self, Build, Frontend, Options};
-use ptqc::ir::Range;
+use ptqc::ir::{QuantType, Range};
 use ptqc::kernels;
 use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
+use ptqc::quantize::Settings;
 use ptqc_target_runtimes::{Feature, TARGETS, Target};
 use ptqc_tests::batch;
-use ptqc_tests::case::{Tensors, evaluate_all, load};
+use ptqc_tests::case::{Tensors, evaluate_all, load, mixed};
 use ptqc_tests::image::{self, Code, Member};
 use ptqc_tests::onnx::{Attr, Onnx, numbers};
 use ptqc_tests::rust;
@@ -47,6 +48,7 @@ struct Layer {
     name: String,
     frontend: Frontend,
     ranges: Ranges,
+    settings: Settings,
 }
 
 /// A layer, built for a target.
@@ -212,7 +214,7 @@ impl Draft {
             let range = Range::new(min, max).expect("finite bounds in order");
             ranges.insert(name, Entry { range, observed: None });
         }
-        Layer { name: self.name, frontend, ranges }
+        Layer { name: self.name, frontend, ranges, settings: Settings::default() }
     }
 }
 
@@ -580,15 +582,31 @@ static LAYERS: LazyLock<Vec<Layer>> = LazyLock::new(|| {
     makers.push(Box::new(|| (0..3).map(flattened).collect()));
     makers.push(Box::new(|| (0..26).map(residual).collect()));
     makers.push(Box::new(|| (0..48).map(single).collect()));
+    makers.push(Box::new(mixes));
     // While a kernel is being written, the layers whose names begin so are enough.
     let wanted = std::env::var("PTQC_LAYERS").unwrap_or_default();
     let layers = makers.par_iter().flat_map_iter(|maker| maker());
     layers.filter(|layer| layer.name.starts_with(&wanted)).collect()
 });
 
+/// Layers of all kinds with other precisions than 8 bits.
+fn mixes() -> Vec<Layer> {
+    let mut layers: Vec<Layer> = FAMILIES.iter().flat_map(|family| (0..2).map(|index| family.layer(index))).collect();
+    layers.extend((0..6).map(linear));
+    layers.extend((0..2).map(flattened));
+    layers.extend((0..6).map(residual));
+    layers.extend((0..32).map(single));
+    for (seed, layer) in (0..).zip(&mut layers) {
+        layer.name = format!("mixed_{}", layer.name);
+        layer.settings = mixed(&layer.frontend, seed);
+    }
+    layers
+}
+
 impl Layer {
     fn build(&self, target: &'static Target, language: Language, goal: Goal) -> Result<Build> {
         let options = Options {
+            settings: self.settings.clone(),
             name: self.name.clone(),
             target,
             language,
@@ -607,13 +625,15 @@ impl Layer {
         let mut random = fastrand::Rng::with_seed(self.name.len() as u64);
         let inputs: Vec<Tensors> = (0..SAMPLES)
             .map(|sample| {
-                let mut element = || match sample {
-                    0 => random.i32(-128..=127),
-                    1 => *pick(&mut random, &[-128, 127]),
-                    _ => random.i32(-128..=127).max(random.i32(-128..=127)),
+                let mut element = |(lo, hi): (i32, i32)| match sample {
+                    0 => random.i32(lo..=hi),
+                    1 => *pick(&mut random, &[lo, hi]),
+                    _ => random.i32(lo..=hi).max(random.i32(lo..=hi)),
                 };
-                let inputs = build.quant.inputs().iter();
-                inputs.map(|&id| (0..build.quant.node(id).value.shape.len()).map(|_| element()).collect()).collect()
+                let inputs = build.quant.inputs().iter().map(|&id| &build.quant.node(id).value);
+                let mut values =
+                    |ty: &QuantType| (0..ty.shape.len()).map(|_| element((ty.dtype.min(), ty.dtype.max()))).collect();
+                inputs.map(&mut values).collect()
             })
             .collect();
         let expected = evaluate_all(&build.quant, &inputs);

@@ -157,6 +157,7 @@ pub fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> R
     let samples = open_samples(&frontend, &model.data(model.calib)?, Default::default())?;
     let ranges = calibrate(&frontend, samples.samples().take(4))?;
     let options = Options {
+        settings: Default::default(),
         name: "m".to_owned(),
         target: TARGETS.iter().find(|known| known.name == target).unwrap_or(&TARGETS[0]),
         language: Language::C,
@@ -188,6 +189,7 @@ fn constants_go_where_they_are_wanted() -> Result<()> {
     let host = (&TARGETS[0], &TARGETS[0].compilers[0]);
     for (weights, in_c, in_rust) in cases {
         let options = |language| Options {
+            settings: Default::default(),
             name: "m".to_owned(),
             target: &TARGETS[0],
             language,
