@@ -4,8 +4,8 @@
 use crate::calibrate::{Entry, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::front::Model;
-use crate::ir::{Checked, Encoding, Graph, Node, Quant, Shape};
-use crate::ops::unary::Table;
+use crate::ir::{Checked, Graph, Node, Quant, Shape};
+use crate::ops::unary;
 
 /// An input and the output that it is at the next inference: positions among all inputs and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,8 @@ pub fn shared_ranges(ranges: &Ranges, names: &[(String, String)]) -> Ranges {
     shared
 }
 
-/// The graph with outputs that have the scale and zero point of their states' inputs: behind a table, if they have others.
+/// The graph with outputs that have the scale and zero point of their states' inputs: behind a conversion, if they
+/// have others.
 pub fn tied(graph: Checked<Graph<Quant>>, states: &[State]) -> diag::Result<Checked<Graph<Quant>>> {
     let mut graph = graph.into_inner();
     for state in states {
@@ -81,19 +82,14 @@ pub fn tied(graph: Checked<Graph<Quant>>, states: &[State]) -> diag::Result<Chec
         if wanted == node.value && output.node != input {
             continue;
         }
-        let (Some(from), Some(to)) = (node.value.params(), wanted.params()) else {
-            return Err(misnamed(&format!("`{}` holds positions", output.name)).into());
-        };
-        if node.value.dtype != wanted.dtype {
-            let problem = format!("`{}` is {} and its input {}", output.name, node.value.dtype, wanted.dtype);
-            return Err(misnamed(&problem).into());
-        }
+        let converted = unary::convert(&node.value, &wanted);
+        let op = converted.map_err(|problem| problem.at(&graph.node(input).name, &output.name))?;
         let table = Node {
             name: format!("{}@{}", output.name, graph.node(input).name),
             observed: node.observed,
             origin: node.origin,
-            op: Table::new(from, to, |x| x).into(),
-            value: crate::ir::QuantType { encoding: Encoding::Affine(to), ..node.value },
+            op,
+            value: wanted,
         };
         let table = graph.add(table, &[output.node]);
         graph.set_output(state.output, table);

@@ -209,7 +209,7 @@ fn lstms() -> Vec<Case> {
             .lens(&[5, 7, 1])
             .outputs(&["y", "h", "c"])
             .case("lstm_lens"),
-        Layer::new("LSTM", [40, 1, 6, 16]).outputs(&["", "h"]).case("lstm_long").magnitude(3.0),
+        Layer::new("LSTM", [40, 1, 6, 16]).outputs(&["", "h"]).case("lstm_long").magnitude(3.0).steps(3.0),
         stacked(),
     ]
 }
@@ -239,7 +239,7 @@ fn stacked() -> Case {
         .node_with("Gather", &["h", "last"], &["g"], &[("axis", 0.into())])
         .node("MatMul", &["g", "f"], &["y"])
         .output("y");
-    Case::new("recurrent_stacked", model)
+    Case::new("recurrent_stacked", model).steps(4.0)
 }
 
 /// All cases.

@@ -58,6 +58,7 @@ fn build(language: Language, states: Vec<(String, String)>) -> ptqc::diag::Resul
         goal: Goal::default(),
         arena: ArenaMode::Static,
         weights: Default::default(),
+        settings: Default::default(),
         states,
         float_helpers: false,
         command: String::new(),
