@@ -37,6 +37,7 @@ pub mod render;
 pub mod report;
 #[cfg(feature = "cli")]
 pub mod search;
+pub mod states;
 
 pub use build_script::{Build, Generated};
 pub use calibrate::Method;
