@@ -278,14 +278,13 @@ impl Build {
             (Some(file), None) => Ok(RangesFrom::File(file.clone())),
             (None, Some(samples)) => Ok(RangesFrom::Samples(samples.clone(), self.method)),
             (Some(_), Some(_)) => Err(self.no_ranges("both ranges and samples are given")),
-            (None, None) => Err(self.no_ranges("neither ranges nor samples are given")),
+            (None, None) => Ok(RangesFrom::Model),
         }
     }
 
     #[cfg(not(feature = "samples"))]
     fn ranges_from(&self) -> Result<RangesFrom> {
-        let file = self.ranges.clone().ok_or_else(|| self.no_ranges("no ranges are given"))?;
-        Ok(RangesFrom::File(file))
+        Ok(self.ranges.clone().map_or(RangesFrom::Model, RangesFrom::File))
     }
 
     fn no_ranges(&self, message: &str) -> Diagnostics {
@@ -317,6 +316,8 @@ impl Build {
                 let ranges = files::calibrate(source, &samples, *method, &|| {});
                 Ok((ranges.map_err(|problems| problems.in_file(path.display()))?, Diagnostics::new()))
             }
+            RangesFrom::Model if source.frontend.model.is_quantized() => Ok((Ranges::default(), Diagnostics::new())),
+            RangesFrom::Model => Err(self.no_ranges("neither ranges nor samples are given")),
             #[cfg(not(feature = "samples"))]
             RangesFrom::Samples(..) => Err(self.no_ranges("no ranges are given")),
         }

@@ -21,6 +21,8 @@ pub enum RangesFrom {
     File(PathBuf),
     /// Samples.
     Samples(PathBuf, Method),
+    /// The model: it is quantized already.
+    Model,
 }
 
 /// What a build is made from.
@@ -71,6 +73,7 @@ impl<'a> Recipe<'a> {
         command += &match &self.ranges {
             RangesFrom::File(file) => format!(" --ranges {}", file_name(file)),
             RangesFrom::Samples(data, method) => format!(" --calib {} --method {method}", file_name(data)),
+            RangesFrom::Model => String::new(),
         };
         if self.language != Language::default() {
             command += &format!(" --lang {}", self.language.name());

@@ -140,7 +140,7 @@ pub fn weighted(rows: Rows, factor: f64, (input_zero, output_zero): (i32, i32), 
         });
         let (lo, hi) = terms.fold((i64::from(*bias), i64::from(*bias)), |sum, term| (sum.0 + term.0, sum.1 + term.1));
         let multiplier = Multiplier::new(factor).expect("the factor is in range");
-        Channel { bias: *bias, multiplier, bound: Interval::new(lo, hi), weight_scale: 1.0 }
+        Channel { bias: *bias, multiplier, bound: Interval::new(lo, hi), weight_scale: 1.0, weight_zero: 0 }
     };
     let channels = rows.iter().map(channel).collect();
     Weighted { channels, weights: rows.into_iter().flat_map(|(row, _)| row).collect(), input_zero, output_zero, clamp }

@@ -28,8 +28,9 @@ pub struct ModelArgs {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct RangesArgs {
-    /// Sample inputs to calibrate with: a .npy, a .npz (arrays by input name), or a folder of them
-    #[arg(long, value_name = "DATA", required_unless_present = "ranges", conflicts_with = "ranges")]
+    /// Sample inputs to calibrate with: a .npy, a .npz (arrays by input name), or a folder of them. A model that is
+    /// quantized already needs neither these nor --ranges
+    #[arg(long, value_name = "DATA", conflicts_with = "ranges")]
     pub calib: Option<PathBuf>,
     /// Ranges that `ptqc calibrate` has written
     #[arg(long, value_name = "FILE")]
@@ -111,7 +112,7 @@ impl RangesArgs {
         match (&self.calib, &self.ranges) {
             (Some(data), _) => Ok(RangesFrom::Samples(data.clone(), self.method.method()?)),
             (None, Some(file)) => Ok(RangesFrom::File(file.clone())),
-            (None, None) => Err(Diagnostic::internal("neither --calib nor --ranges is given").into()),
+            (None, None) => Ok(RangesFrom::Model),
         }
     }
 
@@ -120,6 +121,7 @@ impl RangesArgs {
         match self.origin()? {
             RangesFrom::Samples(data, method) => calibrate(source, &data, preprocess, method),
             RangesFrom::File(file) => read_ranges(&file, source),
+            RangesFrom::Model => files::own_ranges(source),
         }
     }
 }

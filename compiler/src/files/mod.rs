@@ -60,6 +60,20 @@ pub fn read_ranges(path: &Path, source: &Source) -> diag::Result<(Ranges, Diagno
     Ok((ranges, warnings))
 }
 
+/// The ranges of a model that is quantized already: none are needed.
+///
+/// Errors: it is not.
+pub fn own_ranges(source: &Source) -> diag::Result<Ranges> {
+    if source.frontend.model.is_quantized() {
+        return Ok(Ranges::default());
+    }
+    let problem = Diagnostic::error(Code::MissingRange, "nothing is known of the values that the model's tensors take");
+    Err(problem
+        .note("a model that is quantized already needs no samples; this one is not")
+        .help("give samples with --calib DATA, or the ranges that `ptqc calibrate` has written with --ranges FILE")
+        .into())
+}
+
 /// Opens samples for the model's inputs.
 #[cfg(feature = "samples")]
 pub fn open_samples(

@@ -3,8 +3,8 @@
 use crate::diag;
 use crate::ops::import::NodeImport;
 use crate::ops::{
-    add, affine, arg_max, average_pool, concat, conv, linear, max_pool, mean, mul, pad, reshape, slice, softmax,
-    transpose, unary,
+    add, affine, arg_max, average_pool, concat, conv, linear, max_pool, mean, mul, pad, requantize, reshape, slice,
+    softmax, transpose, unary,
 };
 
 /// What happens to an operator.
@@ -51,6 +51,11 @@ pub const REGISTRY: &[Row] = &[
     folded("Constant"),
     folded("ConstantOfShape"),
     lowered("Conv", conv::import, "any number of spatial axes, groups, strides, dilations, padding"),
+    lowered(
+        "DequantizeLinear",
+        requantize::import_dequantize,
+        "no code: weights keep their integers, activations their scale and zero point",
+    ),
     lowered("Div", mul::import_div, "by a constant"),
     pass_through("Dropout", "does nothing at inference"),
     folded("Equal"),
@@ -73,6 +78,11 @@ pub const REGISTRY: &[Row] = &[
     folded("Neg"),
     folded("Not"),
     lowered("Pad", pad::import, "folds into a convolution or pooling, or copies; all modes"),
+    lowered(
+        "QuantizeLinear",
+        requantize::import_quantize,
+        "its producer computes with this scale and zero point, or a table",
+    ),
     folded("Range"),
     lowered("ReduceMean", mean::import_reduce_mean, "sum and one requantization"),
     folded("ReduceProd"),
@@ -121,7 +131,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Col2Im",
     "Compress",
     "ConcatFromSequence",
-    "ConvInteger",
     "ConvTranspose",
     "Cos",
     "Cosh",
@@ -130,9 +139,7 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "DFT",
     "DeformConv",
     "DepthToSpace",
-    "DequantizeLinear",
     "Det",
-    "DynamicQuantizeLinear",
     "Einsum",
     "Elu",
     "Erf",
@@ -164,7 +171,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Loop",
     "LpNormalization",
     "LpPool",
-    "MatMulInteger",
     "Max",
     "MaxRoiPool",
     "MaxUnpool",
@@ -185,9 +191,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Or",
     "PRelu",
     "Pow",
-    "QLinearConv",
-    "QLinearMatMul",
-    "QuantizeLinear",
     "RMSNormalization",
     "RNN",
     "RandomNormal",

@@ -38,8 +38,10 @@ pub fn build(b: &mut LayerBuilder) {
 fn packed(conv: &QConv) -> Vec<i64> {
     let (inputs, taps) = (conv.group_inputs(), conv.window.taps());
     let mut packed = Vec::with_capacity(conv.weighted.weights.len());
-    for row in conv.weighted.weights.chunks_exact(inputs * taps) {
-        packed.extend((0..taps).flat_map(|tap| (0..inputs).map(move |i| i64::from(row[i * taps + tap]))));
+    for channel_idx in 0..conv.weighted.channels.len() {
+        let row: Vec<i32> = conv.weighted.factors(channel_idx).collect();
+        let at = (0..taps).flat_map(|tap| (0..inputs).map(move |i| i * taps + tap));
+        packed.extend(at.map(|at| i64::from(row[at])));
     }
     packed
 }
@@ -64,15 +66,16 @@ impl<'a> Data<'a> {
     pub fn new(b: &mut LayerBuilder<'a>, weighted: &Weighted, packed: Vec<i64>, folded: bool) -> Data<'a> {
         let zero = i64::from(weighted.input_zero);
         let bias = |channel_idx: usize| {
-            let sum: i64 = weighted.row(channel_idx).iter().map(|&w| i64::from(w)).sum();
+            let sum: i64 = weighted.factors(channel_idx).map(i64::from).sum();
             i64::from(weighted.channels[channel_idx].bias) - if folded { zero * sum } else { 0 }
         };
         let biases: Vec<i64> = (0..weighted.channels.len()).map(bias).collect();
         let input_zero = if folded { 0 } else { weighted.input_zero };
         let bound = provable_bound(&packed, &biases, input_zero);
         let multipliers: Vec<_> = weighted.channels.iter().map(|channel| channel.multiplier).collect();
+        let elem = if packed.iter().all(|&w| i8::try_from(w).is_ok()) { Elem::I8 } else { Elem::I16 };
         let weights =
-            b.blob("weights", "Weights, one row for each output channel, input channels innermost.", Elem::I8, packed);
+            b.blob("weights", "Weights, one row for each output channel, input channels innermost.", elem, packed);
         let doc = if folded { "Biases, less the input's zero point times the sum of the weights." } else { "Biases." };
         let bias = b.blob("bias", doc, Elem::I32, biases);
         let uniform = multipliers.iter().all(|&multiplier| multiplier == multipliers[0]);

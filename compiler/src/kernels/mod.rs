@@ -53,6 +53,8 @@ pub struct Kernel {
     pub replaces: fn(&Layer, &Plan) -> bool,
     /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
     pub adds: bool,
+    /// Whether weights may have zero points; see [`Channel::weight_zero`](crate::ops::weighted::Channel::weight_zero).
+    pub weight_zeros: bool,
     /// Whether it is a function of assembly. Such a function gets the addresses of all its buffers, even where two of
     /// them share memory.
     pub assembly: bool,
@@ -70,6 +72,7 @@ const LOOPS: &[Kernel] = &[
         name: "conv",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
         adds: true,
+        weight_zeros: true,
         build: conv::build,
         ..PORTABLE
     },
@@ -77,6 +80,7 @@ const LOOPS: &[Kernel] = &[
         name: "linear",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Linear(_))),
         adds: true,
+        weight_zeros: true,
         build: linear::build,
         ..PORTABLE
     },
@@ -110,6 +114,7 @@ const PORTABLE: Kernel = Kernel {
     lead: |_, _| None,
     replaces: |_, _| false,
     adds: false,
+    weight_zeros: false,
     assembly: false,
     build: |_| {},
 };
@@ -159,8 +164,17 @@ pub fn usable(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> impl I
         kernel.needs.iter().all(|&feature| target.has(feature))
             && kernel.goal.is_none_or(|wanted| wanted == goal)
             && (kernel.adds || layer.added.is_none())
+            && (kernel.weight_zeros || !has_weight_zeros(layer))
             && (kernel.accepts)(layer, plan)
     })
+}
+
+fn has_weight_zeros(layer: &Layer) -> bool {
+    match &layer.work {
+        Work::Operator(QuantOp::Conv(conv)) => conv.weighted.is_asymmetric(),
+        Work::Operator(QuantOp::Linear(linear)) => linear.weighted.is_asymmetric(),
+        Work::Operator(_) | Work::Copy => false,
+    }
 }
 
 /// How an operand of a layer may share memory with the result.

@@ -127,7 +127,7 @@ impl FloatOperator for Conv {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let output = site.result_params();
         let clamp = self.clamp.quantize(output, site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights.data, &self.bias, site.operand_params(0)?, output, clamp)?;
+        let weighted = Weighted::quantize(&self.weights, &self.bias, site.operand_params(0)?, output, clamp)?;
         Ok(QConv { weighted, window: self.window.clone(), groups: self.groups }.into())
     }
 
@@ -151,7 +151,9 @@ impl QuantOperator for QConv {
 
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         let x = operands[0];
-        let weights: Vec<i16> = self.weighted.weights.iter().map(|&w| i16::from(w)).collect();
+        let channels = 0..self.weighted.channels.len();
+        // Weights and zero points are int8 values.
+        let weights: Vec<i16> = channels.flat_map(|o| self.weighted.factors(o).map(|w| w as i16)).collect();
         let outputs: usize = result.shape.dims()[2..].iter().product();
         let out_channels = self.weighted.channels.len();
         let row_len = self.group_inputs() * self.window.taps();

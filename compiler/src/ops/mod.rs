@@ -19,6 +19,7 @@ pub mod max_pool;
 pub mod mean;
 pub mod mul;
 pub mod pad;
+pub mod requantize;
 pub mod reshape;
 pub mod slice;
 pub mod softmax;
@@ -236,6 +237,7 @@ ops!(
     Pad(pad::Pad),
     Transpose(transpose::Transpose),
     Reshape(reshape::Reshape),
+    Requantize(requantize::Requantize),
 );
 
 ops!(

@@ -2,7 +2,7 @@
 
 use super::{Problem, fits_i32};
 use crate::diag::Code;
-use crate::ir::{Clamp, Interval, Multiplier, Params, Scale, round_half_even};
+use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, Params, Scale, round_half_even};
 
 /// Largest magnitude of a quantized weight. -128 is left out so that `|w| * |x|` sums stay symmetric.
 const WEIGHT_MAX: i64 = 127;
@@ -24,6 +24,8 @@ pub struct Channel {
     pub bound: Interval,
     /// Real value of a weight of 1; 0 where the channel is a constant.
     pub weight_scale: f32,
+    /// What is subtracted from each weight before the product; 0 unless the model stores asymmetric weights.
+    pub weight_zero: i32,
 }
 
 /// Quantized weights with their channels: `result = clamp(output_zero + multiplier(bias + sum w * (x - input_zero)))`.
@@ -42,22 +44,26 @@ pub struct Weighted {
 }
 
 impl Weighted {
-    /// Quantizes real weights (row-major, one row for each bias), symmetric, one scale for each row.
+    /// Quantizes real weights (row-major, one row for each bias), symmetric, one scale for each row. Weights that the model
+    /// stores as integers become these integers again, with the steps they have.
     ///
     /// Errors: a sum that 32 bits may not hold; a multiplier out of reach.
     pub fn quantize(
-        weights: &[f32],
+        weights: &FloatTensor,
         bias: &[f32],
         input: Params,
         output: Params,
         clamp: Clamp,
     ) -> Result<Self, Problem> {
+        let steps = weights.steps.as_ref().and_then(|steps| steps.by_row(bias.len()));
+        let weights = &weights.data;
         let row_len = weights.len() / bias.len().max(1);
         let mut quantized = Vec::with_capacity(weights.len());
         let mut channels = Vec::with_capacity(bias.len());
         for (channel_idx, &bias) in bias.iter().enumerate() {
             let row = &weights[channel_idx * row_len..][..row_len];
-            let (row, channel) = quantize_row(row, bias, input, output).map_err(|problem| Problem {
+            let stored = steps.as_ref().and_then(|steps| stored_row(row, steps[channel_idx]));
+            let (row, channel) = quantize_row(row, stored, bias, input, output).map_err(|problem| Problem {
                 message: format!("output channel {channel_idx}: {}", problem.message),
                 ..problem
             })?;
@@ -86,6 +92,17 @@ impl Weighted {
         &mut self.weights[channel_idx * row_len..][..row_len]
     }
 
+    /// What the differences `x - input_zero` of an output channel are multiplied by: the weights less their zero point.
+    pub fn factors(&self, channel_idx: usize) -> impl Iterator<Item = i32> + '_ {
+        let zero = self.channels[channel_idx].weight_zero;
+        self.row(channel_idx).iter().map(move |&w| i32::from(w) - zero)
+    }
+
+    /// Whether some weights have a zero point, so that their factors may need more than 8 bits.
+    pub fn is_asymmetric(&self) -> bool {
+        self.channels.iter().any(|channel| channel.weight_zero != 0)
+    }
+
     /// Keeps some output channels, and some columns of the weights.
     pub fn retain(&mut self, rows: &[bool], columns: &[bool]) {
         let mut at = rows.iter().flat_map(|&row| columns.iter().map(move |&column| row && column));
@@ -99,7 +116,7 @@ impl Weighted {
     pub fn check(&self) -> Result<(), Problem> {
         let products = self.weights.len() / self.channels.len().max(1);
         for channel in &self.channels {
-            check_accumulator(products, channel.bias.into(), channel.bound)?;
+            check_accumulator(products, channel.weight_zero, channel.bias.into(), channel.bound)?;
         }
         check_products(&self.channels, products)
     }
@@ -145,21 +162,48 @@ fn hash(weights: &[i8]) -> u64 {
     weights.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &w| (hash ^ u64::from(w as u8)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn quantize_row(row: &[f32], bias: f32, input: Params, output: Params) -> Result<(Vec<i8>, Channel), Problem> {
+/// A row of integers: the real weight is `scale * (weights - zero)`.
+struct StoredRow {
+    scale: Scale,
+    weights: Vec<i8>,
+    zero: i32,
+}
+
+/// The integers of weights that are multiples of `step`; `None` if 8 bits do not hold them.
+fn stored_row(row: &[f32], step: f32) -> Option<StoredRow> {
+    let scale = Scale::new(f64::from(step))?;
+    let multiples: Vec<i64> = row.iter().map(|&w| round_half_even(f64::from(w) / scale.get())).collect();
+    let (lo, hi) = (multiples.iter().min().copied()?.min(0), multiples.iter().max().copied()?.max(0));
+    let zero = if lo >= -128 && hi <= 127 { 0 } else { -128 - lo };
+    let weights = multiples.iter().map(|w| i8::try_from(w + zero).ok()).collect::<Option<_>>()?;
+    Some(StoredRow { scale, weights, zero: zero as i32 })
+}
+
+fn quantize_row(
+    row: &[f32],
+    stored: Option<StoredRow>,
+    bias: f32,
+    input: Params,
+    output: Params,
+) -> Result<(Vec<i8>, Channel), Problem> {
     let (s_in, s_out) = (input.scale.get(), output.scale.get());
     let reach = s_in * f64::from((127 - input.zero_point).max(input.zero_point + 128));
     let most: f64 = row.iter().map(|&w| f64::from(w).abs() * reach).sum();
-    let Some(scale) = weight_scale(row, bias, s_in).filter(|_| most > s_out * VANISHING_STEPS) else {
+    let symmetric = || {
+        let scale = weight_scale(row, bias, s_in)?;
+        let quantize = |&w: &f32| round_half_even(f64::from(w) / scale.get()).clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8;
+        Some(StoredRow { scale, weights: row.iter().map(quantize).collect(), zero: 0 })
+    };
+    let Some(quantized) = stored.or_else(symmetric).filter(|_| most > s_out * VANISHING_STEPS) else {
         return Ok((vec![0; row.len()], constant_channel(bias, s_out)));
     };
-    let quantize = |&w: &f32| round_half_even(f64::from(w) / scale.get()).clamp(-WEIGHT_MAX, WEIGHT_MAX) as i8;
-    let weights: Vec<i8> = row.iter().map(quantize).collect();
+    let StoredRow { scale, weights, zero } = quantized;
     let bias = round_half_even(f64::from(bias) / (s_in * scale.get()));
-    let bound = accumulator_bound(&weights, bias, input.zero_point);
-    check_accumulator(weights.len(), bias, bound)?;
+    let bound = accumulator_bound(&weights, zero, bias, input.zero_point);
+    check_accumulator(weights.len(), zero, bias, bound)?;
     let multiplier = Multiplier::new(s_in * scale.get() / s_out).filter(|m| m.accepts(bound)).ok_or_else(too_narrow)?;
     // `check_accumulator` has shown that the bias alone fits.
-    Ok((weights, Channel { bias: bias as i32, multiplier, bound, weight_scale: scale.as_f32() }))
+    Ok((weights, Channel { bias: bias as i32, multiplier, bound, weight_scale: scale.as_f32(), weight_zero: zero }))
 }
 
 /// The step of a row: its largest weight becomes 127, unless the bias would then leave its share of the accumulator.
@@ -172,14 +216,14 @@ fn weight_scale(row: &[f32], bias: f32, s_in: f64) -> Option<Scale> {
 fn constant_channel(bias: f32, s_out: f64) -> Channel {
     // The result saturates far below this, so nothing is lost.
     let steps = round_half_even(f64::from(bias) / s_out).clamp(-1_000_000, 1_000_000) as i32;
-    Channel { bias: 2 * steps, multiplier: Multiplier::half(), bound: Interval::point(2 * steps), weight_scale: 0.0 }
+    Channel { bias: 2 * steps, multiplier: Multiplier::half(), bound: Interval::point(2 * steps), weight_scale: 0.0, weight_zero: 0 }
 }
 
-fn accumulator_bound(weights: &[i8], bias: i64, input_zero: i32) -> Interval {
+fn accumulator_bound(weights: &[i8], weight_zero: i32, bias: i64, input_zero: i32) -> Interval {
     let (lo, hi) = (-128 - i64::from(input_zero), 127 - i64::from(input_zero));
     let (mut min, mut max) = (bias, bias);
     for &w in weights {
-        let w = i64::from(w);
+        let w = i64::from(w) - i64::from(weight_zero);
         min += (w * lo).min(w * hi);
         max += (w * lo).max(w * hi);
     }
@@ -188,8 +232,8 @@ fn accumulator_bound(weights: &[i8], bias: i64, input_zero: i32) -> Interval {
 
 /// Also covers every partial sum, and the form with the zero point folded into the bias. Counts every weight as the
 /// largest, as the checker of the emitted loops does, which knows a table only by its smallest and largest value.
-fn check_accumulator(products: usize, bias: i64, bound: Interval) -> Result<(), Problem> {
-    let most = most_magnitude(products, bias);
+fn check_accumulator(products: usize, weight_zero: i32, bias: i64, bound: Interval) -> Result<(), Problem> {
+    let most = most_magnitude(products, weight_zero, bias);
     if fits_i32(bound) && most <= i64::from(i32::MAX) {
         return Ok(());
     }
@@ -198,14 +242,16 @@ fn check_accumulator(products: usize, bias: i64, bound: Interval) -> Result<(), 
         .help("split the layer: fewer input channels or a smaller kernel for each sum, then add the parts"))
 }
 
-fn most_magnitude(products: usize, bias: i64) -> i64 {
-    bias.abs() + products as i64 * WEIGHT_MAX * 256
+fn most_magnitude(products: usize, weight_zero: i32, bias: i64) -> i64 {
+    let factor = if weight_zero == 0 { WEIGHT_MAX } else { 255 };
+    // 256 instead of 255: leaves room for a stored weight of -128.
+    bias.abs() + products as i64 * factor * 256
 }
 
 /// Any accumulator times any multiplier fits 64 bits: emitted loops over channels are checked as a whole.
 fn check_products(channels: &[Channel], products: usize) -> Result<(), Problem> {
     let accumulator =
-        channels.iter().map(|channel| most_magnitude(products, i64::from(channel.bias))).max().unwrap_or(0);
+        channels.iter().map(|channel| most_magnitude(products, channel.weight_zero, channel.bias.into())).max().unwrap_or(0);
     let factor = |multiplier: Multiplier| i128::from(multiplier.mantissa()) << multiplier.left_shift();
     let largest = channels.iter().map(|channel| factor(channel.multiplier)).max().unwrap_or(0);
     if i128::from(accumulator) * largest < i128::from(i64::MAX / 2) { Ok(()) } else { Err(too_narrow()) }

@@ -71,6 +71,10 @@ impl Quantizer<'_> {
                 node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?
             }
         };
+        if self.is_already_quantized(id, operands.first().copied()) {
+            self.ids.insert(id, operands[0]);
+            return Ok(());
+        }
         if matches!(op, QuantOp::Constant(_)) {
             operands.clear();
         }
@@ -80,6 +84,17 @@ impl Quantizer<'_> {
         let quantized = if is_input { self.result.add_input(node) } else { self.result.add(node, &operands) };
         self.ids.insert(id, quantized);
         Ok(())
+    }
+
+    /// Whether a quantization that the model prescribes finds its operand with these very parameters. An output that would
+    /// be an input or another output keeps its node: somebody has to copy.
+    fn is_already_quantized(&self, id: NodeId, operand: Option<NodeId>) -> bool {
+        let (FloatOp::Requantize(requantize), Some(operand)) = (&self.source.node(id).op, operand) else { return false };
+        let node = self.result.node(operand);
+        let mut outputs = self.source.outputs().iter().map(|output| self.ids.get(&output.node));
+        let copied = self.source.is_output(id)
+            && (matches!(node.op, QuantOp::Input(_)) || outputs.any(|output| output == Some(&operand)));
+        requantize.is_full() && node.value.params() == Some(requantize.params) && !copied
     }
 
     fn value(&self, id: NodeId) -> QuantType {
