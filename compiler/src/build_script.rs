@@ -45,6 +45,7 @@ use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::driver;
 use crate::files::{self, Source, output};
+use crate::ir::Numerics;
 use crate::plan::Goal;
 use crate::print::{self, ArenaMode, Bundle, Language, WeightsMemory};
 use crate::recipe::{RangesFrom, Recipe, find_target, symbol_prefix, weights};
@@ -62,6 +63,7 @@ pub struct Build {
     model: PathBuf,
     dims: BTreeMap<String, usize>,
     ranges: Option<PathBuf>,
+    numerics: Option<Numerics>,
     #[cfg(feature = "samples")]
     samples: Option<PathBuf>,
     #[cfg(feature = "samples")]
@@ -99,6 +101,7 @@ impl Build {
             model: model.into(),
             dims: BTreeMap::new(),
             ranges: None,
+            numerics: None,
             #[cfg(feature = "samples")]
             samples: None,
             #[cfg(feature = "samples")]
@@ -115,6 +118,12 @@ impl Build {
             float_helpers: false,
             out_dir: None,
         }
+    }
+
+    /// How results are rounded; without it as ONNX Runtime does where the model is quantized already, else natively.
+    pub fn numerics(&mut self, numerics: Numerics) -> &mut Build {
+        self.numerics = Some(numerics);
+        self
     }
 
     /// The ranges of the tensors, which `ptqc calibrate` has written. The build is then a pure function of its files.
@@ -249,6 +258,7 @@ impl Build {
         let recipe = Recipe {
             dims: self.dims.clone(),
             ranges: self.ranges_from()?,
+            numerics: self.numerics,
             target,
             language: self.language,
             goal: self.goal,
@@ -259,7 +269,8 @@ impl Build {
             float_helpers: self.float_helpers,
         };
         let in_model = |problems: Diagnostics| problems.in_file(self.model.display());
-        let source = files::load_model(&self.model, &self.dims)?;
+        let mut source = files::load_model(&self.model, &self.dims)?;
+        source.frontend.numerics = self.numerics.unwrap_or(source.frontend.numerics);
         let mut read = source.read.clone();
         let (ranges, mut warnings) = self.load_ranges(&recipe.ranges, &source, &mut read)?;
         let build = driver::build(&source.frontend, &ranges, &recipe.options(&source)).map_err(in_model)?;

@@ -10,6 +10,7 @@ use crate::calibrate::Method;
 use crate::diag::{self, Code, Diagnostic};
 use crate::driver::Options;
 use crate::files::{Source, file_name};
+use crate::ir::Numerics;
 use crate::names;
 use crate::plan::Goal;
 use crate::print::{ArenaMode, Language, Weights, WeightsMemory};
@@ -32,6 +33,8 @@ pub struct Recipe<'a> {
     pub dims: BTreeMap<String, usize>,
     /// Where the ranges come from.
     pub ranges: RangesFrom,
+    /// How results are rounded, if the model does not decide.
+    pub numerics: Option<Numerics>,
     /// What the code is for.
     pub target: &'a Target,
     /// What it is written in.
@@ -75,6 +78,9 @@ impl<'a> Recipe<'a> {
             RangesFrom::Samples(data, method) => format!(" --calib {} --method {method}", file_name(data)),
             RangesFrom::Model => String::new(),
         };
+        if let Some(numerics) = self.numerics {
+            command += &format!(" --numerics {}", numerics.name());
+        }
         if self.language != Language::default() {
             command += &format!(" --lang {}", self.language.name());
         }

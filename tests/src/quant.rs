@@ -112,7 +112,7 @@ impl Net {
 
     /// Adds a sum of two tensors, halved.
     pub fn sum(&mut self, a: NodeId, b: NodeId, zero: i32) -> NodeId {
-        let precision = Precision { shift: 16, wide: false };
+        let precision = Precision { shift: 16, wide: false, even: false };
         let half = 1 << 15;
         let offset = (i64::from(zero) << 16) + half - half * i64::from(self.zero(a) + self.zero(b));
         let sum = FixedSum { factors: vec![1 << 15; 2], offset };
@@ -298,7 +298,7 @@ impl Random {
         };
         let channels = (0..dims[axis]).map(|_| channel(&mut self.rng)).collect();
         let clamp = self.clamp(zero);
-        let precision = Precision { shift: 14, wide: false };
+        let precision = Precision { shift: 14, wide: false, even: false };
         self.net.add(QAffine { channels, axis, precision, clamp }, &[x], zero)
     }
 

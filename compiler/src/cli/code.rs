@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::source::{ModelArgs, RangesArgs};
+use super::source::{ModelArgs, NumericsArg, RangesArgs};
 use crate::diag;
 use crate::plan::Goal;
 use crate::print::{ArenaMode, Language, WeightsMemory};
@@ -96,6 +96,7 @@ impl CodeArgs {
             dims: model.dims(),
             target: find_target(&self.target)?,
             ranges: ranges.origin()?,
+            numerics: model.numerics.map(NumericsArg::numerics),
             language: match self.lang {
                 Lang::C => Language::C,
                 Lang::Rust => Language::Rust,

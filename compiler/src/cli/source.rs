@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::data::Preprocess;
@@ -12,6 +12,7 @@ use crate::calibrate::{Method, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::files;
 pub use crate::files::{Source, open_samples};
+use crate::ir::Numerics;
 use crate::recipe::RangesFrom;
 
 /// The model.
@@ -22,6 +23,28 @@ pub struct ModelArgs {
     /// Size of a symbolic dimension; repeat for several. A symbolic batch dimension is 1 by itself
     #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
     pub dims: Vec<(String, usize)>,
+    /// How results are rounded; without it like `ort` where the model is quantized already, else `native`
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub numerics: Option<NumericsArg>,
+}
+
+/// How results are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NumericsArg {
+    /// Fewest instructions; at most one step from the exact result
+    Native,
+    /// As ONNX Runtime's CPU kernels round; slower
+    Ort,
+}
+
+impl NumericsArg {
+    /// As the driver takes it.
+    pub fn numerics(self) -> Numerics {
+        match self {
+            NumericsArg::Native => Numerics::Native,
+            NumericsArg::Ort => Numerics::Ort,
+        }
+    }
 }
 
 /// Where the ranges come from.
@@ -97,7 +120,9 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
 impl ModelArgs {
     /// Reads and fuses the model.
     pub fn load(&self) -> diag::Result<Source> {
-        files::load_model(&self.model, &self.dims())
+        let mut source = files::load_model(&self.model, &self.dims())?;
+        source.frontend.numerics = self.numerics.map_or(source.frontend.numerics, NumericsArg::numerics);
+        Ok(source)
     }
 
     /// Sizes of symbolic dimensions.

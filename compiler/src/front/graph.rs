@@ -157,7 +157,8 @@ fn keep_steps(cx: &mut NodeImport) -> diag::Result<()> {
 /// Operators that compute with the integers of a quantized tensor themselves, not with the reals they stand for.
 fn refuse_integers(cx: &NodeImport) -> diag::Result<()> {
     let node = cx.node;
-    let computes = !matches!(node.op_type.as_str(), "DequantizeLinear" | "ArgMax" | "Shape" | "Size") && !reals::moves(&node.op_type);
+    let computes = !matches!(node.op_type.as_str(), "DequantizeLinear" | "ArgMax" | "Shape" | "Size")
+        && !reals::moves(&node.op_type);
     match node.inputs.iter().find(|input| computes && cx.facts.integers.tensors.contains(*input)) {
         None => Ok(()),
         Some(input) => Err(cx.unsupported(

@@ -112,9 +112,11 @@ fn real_inputs(graph: &mut pb::GraphProto) -> Vec<(String, Element)> {
     let mut found = vec![];
     for at in 0..graph.input.len() {
         let name = graph.input[at].name.clone();
-        let element = element_type(&mut graph.input[at]).and_then(|number| Some((*number, Element::from_onnx(*number)?)));
+        let element =
+            element_type(&mut graph.input[at]).and_then(|number| Some((*number, Element::from_onnx(*number)?)));
         let stored = graph.initializer.iter().any(|tensor| tensor.name == name);
-        let (Some((number, element)), Some([scale, zero]), false) = (element, dequantization(graph, &name), stored) else {
+        let (Some((number, element)), Some([scale, zero]), false) = (element, dequantization(graph, &name), stored)
+        else {
             continue;
         };
         let integers = format!("{name}#integers");
@@ -245,7 +247,9 @@ impl Writer {
                 Diagnostic::error(Code::UnsupportedAttribute, format!("`{}` {message}", node.op_type))
                     .node(node_name(&node))
                     .tensor(node.output.first().cloned().unwrap_or_default())
-                    .help("quantize the model in QDQ form (QuantizeLinear and DequantizeLinear), or give the float model"),
+                    .help(
+                        "quantize the model in QDQ form (QuantizeLinear and DequantizeLinear), or give the float model",
+                    ),
             );
             // So that what follows is examined too.
             for output in node.output.iter().filter(|output| !output.is_empty()) {
@@ -309,7 +313,13 @@ impl Writer {
     }
 
     /// Reals of a bias in units of the accumulator: its scale is the product of the operands' scales.
-    fn bias(&mut self, node: &pb::NodeProto, port: usize, scales: [usize; 2], factor: f32) -> Result<Option<String>, String> {
+    fn bias(
+        &mut self,
+        node: &pb::NodeProto,
+        port: usize,
+        scales: [usize; 2],
+        factor: f32,
+    ) -> Result<Option<String>, String> {
         let Some(name) = node.input.get(port).filter(|name| !name.is_empty()).cloned() else { return Ok(None) };
         let input = self.numbers(node, scales[0])?.scalar().ok_or("has several scales for its input")? as f32;
         let weights = self.numbers(node, scales[1])?.data.iter().map(|&scale| factor * (input * scale as f32));

@@ -223,5 +223,10 @@ fn params<'a>(node: &pb::NodeProto, stored: &'a BTreeMap<String, Stored>) -> Opt
         None => None,
     };
     let axis = Some(integer_of(node, "axis").unwrap_or(1));
-    Some(Params { scale: stored.get(node.input.get(1)?)?, zero, axis, block: integer_of(node, "block_size").unwrap_or(0) })
+    Some(Params {
+        scale: stored.get(node.input.get(1)?)?,
+        zero,
+        axis,
+        block: integer_of(node, "block_size").unwrap_or(0),
+    })
 }

@@ -280,7 +280,8 @@ impl Executable {
 
     /// Names of all tensors of reals that depend on an input.
     pub fn taps(&self) -> Vec<String> {
-        let computed = |name: &&String| !reals::is_step(name) && self.0.is_float(name) && self.0.constant(name).is_none();
+        let computed =
+            |name: &&String| !reals::is_step(name) && self.0.is_float(name) && self.0.constant(name).is_none();
         self.0.outlets.keys().filter(computed).cloned().collect()
     }
 

@@ -1,6 +1,6 @@
 //! Convolution, direct: for each output position and channel, the products under the window.
 
-use super::common::{Requantize, address, factor, less, loops, multiplier_blob};
+use super::common::{Requantize, address, less, loops, multiplier_blob};
 use super::elementwise::added_to;
 use super::{LayerBuilder, strides};
 use crate::ir::Interval;
@@ -79,13 +79,8 @@ impl<'a> Data<'a> {
         let doc = if folded { "Biases, less the input's zero point times the sum of the weights." } else { "Biases." };
         let bias = b.blob("bias", doc, Elem::I32, biases);
         let uniform = multipliers.iter().all(|&multiplier| multiplier == multipliers[0]);
-        let multiplier = if uniform { Err(factor(multipliers[0])) } else { Ok(multiplier_blob(b, &multipliers)) };
-        let requantize = Requantize {
-            bound,
-            largest: multipliers.iter().map(|&m| i128::from(factor(m))).max().unwrap_or(0),
-            output_zero: weighted.output_zero,
-            clamp: weighted.clamp,
-        };
+        let multiplier = if uniform { Err(multipliers[0].factor()) } else { Ok(multiplier_blob(b, &multipliers)) };
+        let requantize = Requantize::new(bound, &multipliers, weighted.output_zero, weighted.clamp);
         let added = b.layer.added.as_ref().map(|added| (added, b.x(b.layer.operands.len() - 1)));
         Data { weights, bias, multiplier, requantize, input_zero, channels: weighted.channels.len(), added }
     }
@@ -122,7 +117,7 @@ impl<'a> Data<'a> {
         let mut value = self.requantize.apply(f, Expr::Reg(acc), multiplier);
         if let Some((added, addend)) = self.added {
             let term = f.bind("term", Type::I32, value);
-            value = added_to(added, term, f.load(addend, y.1.clone()));
+            value = added_to(f, added, term, f.load(addend, y.1.clone()));
         }
         f.store(y.0, y.1, value);
     }

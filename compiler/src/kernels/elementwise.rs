@@ -1,12 +1,12 @@
 //! Operators that compute each element by itself: tables, per-channel affine maps, sums, products.
 
 use super::LayerBuilder;
-use super::common::{Requantize, clamped, factor, less, loops};
+use super::common::{Requantize, clamped, half_even, less, loops};
 use crate::ir::Clamp;
 use crate::ops::QuantOp;
 use crate::ops::fixed_sum::Precision;
 use crate::plan::{Added, Dim, View, nest};
-use crate::program::{Elem, Expr, Type};
+use crate::program::{Elem, Expr, FunctionBuilder, Type};
 
 /// `entries[q + 128]`.
 pub fn build_table(b: &mut LayerBuilder) {
@@ -34,7 +34,8 @@ pub fn build_affine(b: &mut LayerBuilder) {
     loops(&mut b.f, &dims, 3, &mut |f, at| {
         let product = f.load(x, at[0].clone()).cast_to(ty).mul(f.load(factors, at[1].clone()).cast_to(ty));
         let sum = product.add(f.load(offsets, at[1].clone()));
-        f.store(y, at[2].clone(), finish_sum(sum, affine.precision, affine.clamp));
+        let value = finish_sum(f, sum, affine.precision, affine.clamp);
+        f.store(y, at[2].clone(), value);
     });
 }
 
@@ -49,33 +50,30 @@ pub fn build_add(b: &mut LayerBuilder) {
             value.mul(Expr::Const(ty, i64::from(add.sum.factors[port])))
         };
         let sum = term(x0, 0).add(term(x1, 1)).add(Expr::Const(ty, add.sum.offset));
-        f.store(y, at[2].clone(), finish_sum(sum, add.precision, add.clamp));
+        let value = finish_sum(f, sum, add.precision, add.clamp);
+        f.store(y, at[2].clone(), value);
     });
 }
 
 /// The sum of a layer's result with an element of another tensor.
-pub fn added_to(added: &Added, term: Expr, other: Expr) -> Expr {
+pub fn added_to(f: &mut FunctionBuilder, added: &Added, term: Expr, other: Expr) -> Expr {
     let (add, ty) = (&added.add, sum_type(added.add.precision));
     let product = |value: Expr, port: usize| value.cast_to(ty).mul(Expr::Const(ty, i64::from(add.sum.factors[port])));
     let sum = product(term, added.port).add(product(other, 1 - added.port)).add(Expr::Const(ty, add.sum.offset));
-    finish_sum(sum, add.precision, add.clamp)
+    finish_sum(f, sum, add.precision, add.clamp)
 }
 
 /// `clamp(y_zero + multiplier((a - a_zero) * (b - b_zero)))`.
 pub fn build_mul(b: &mut LayerBuilder) {
     let Some(QuantOp::Mul(mul)) = b.op() else { return };
     let dims = common_loops(b, &[]);
-    let requantize = Requantize {
-        bound: crate::ir::Interval::new(-255 * 255, 255 * 255),
-        largest: i128::from(factor(mul.multiplier)),
-        output_zero: mul.output_zero,
-        clamp: mul.clamp,
-    };
+    let bound = crate::ir::Interval::new(-255 * 255, 255 * 255);
+    let requantize = Requantize::new(bound, &[mul.multiplier], mul.output_zero, mul.clamp);
     let (x0, x1, y) = (b.x(0), b.x(1), b.y());
     loops(&mut b.f, &dims, 3, &mut |f, at| {
         let a = less(f.load(x0, at[0].clone()), mul.zeros[0]);
         let product = a.mul(less(f.load(x1, at[1].clone()), mul.zeros[1]));
-        let value = requantize.apply(f, product, Expr::i64(factor(mul.multiplier)));
+        let value = requantize.apply(f, product, Expr::i64(mul.multiplier.factor()));
         f.store(y, at[2].clone(), value);
     });
 }
@@ -93,7 +91,12 @@ fn sum_type(precision: Precision) -> Type {
     if precision.wide { Type::I64 } else { Type::I32 }
 }
 
-fn finish_sum(sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
-    let result = clamped(sum.shr(precision.shift), sum_type(precision), clamp);
+fn finish_sum(f: &mut FunctionBuilder, sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
+    let steps = match precision.even {
+        // The sum holds one half already.
+        true => half_even(f, sum.sub(Expr::i64(1 << (precision.shift - 1))), precision.shift),
+        false => sum.shr(precision.shift),
+    };
+    let result = clamped(steps, sum_type(precision), clamp);
     if precision.wide { result.cast(Type::I32) } else { result }
 }

@@ -1,6 +1,6 @@
 //! Mean over whole axes.
 
-use super::common::{Requantize, factor, loops};
+use super::common::{Requantize, loops};
 use super::{LayerBuilder, strides};
 use crate::ir::Interval;
 use crate::ops::QuantOp;
@@ -26,12 +26,8 @@ pub fn build(b: &mut LayerBuilder) {
     let reduced = (0..input.rank()).filter(is_reduced).map(|axis| dim(axis, vec![]));
     let (kept, reduced) = (joined(kept.collect()), joined(reduced.collect()));
     let count = mean.count as i128;
-    let requantize = Requantize {
-        bound: Interval::new(-255 * count, 255 * count),
-        largest: i128::from(factor(mean.multiplier)),
-        output_zero: mean.output_zero,
-        clamp: mean.clamp,
-    };
+    let bound = Interval::new(-255 * count, 255 * count);
+    let requantize = Requantize::new(bound, &[mean.multiplier], mean.output_zero, mean.clamp);
     let start = -(mean.count as i64) * i64::from(mean.input_zero);
     let (x, y) = (b.x(0), b.y());
     loops(&mut b.f, &kept, 2, &mut |f, at| {
@@ -40,7 +36,7 @@ pub fn build(b: &mut LayerBuilder) {
             let value = f.load(x, at[0].clone() + inner[0].clone());
             f.accumulate(sum, value);
         });
-        let value = requantize.apply(f, Expr::Reg(sum), Expr::i64(factor(mean.multiplier)));
+        let value = requantize.apply(f, Expr::Reg(sum), Expr::i64(mean.multiplier.factor()));
         f.store(y, at[1].clone(), value);
     });
 }

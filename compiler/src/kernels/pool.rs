@@ -1,6 +1,6 @@
 //! Pooling over sliding windows.
 
-use super::common::{Requantize, address, factor, less};
+use super::common::{Requantize, address, less};
 use super::conv::{axis_clips, axis_name, window_axis};
 use super::{LayerBuilder, strides};
 use crate::ir::{Interval, Window};
@@ -24,12 +24,9 @@ pub fn build_max(b: &mut LayerBuilder) {
 pub fn build_average(b: &mut LayerBuilder) {
     let Some(QuantOp::AveragePool(pool)) = b.op() else { return };
     let taps = pool.window.taps() as i128;
-    let requantize = Requantize {
-        bound: Interval::new(-255 * taps, 255 * taps),
-        largest: pool.multipliers.values().map(|&m| i128::from(factor(m))).max().unwrap_or(0),
-        output_zero: pool.output_zero,
-        clamp: pool.clamp,
-    };
+    let multipliers: Vec<_> = pool.multipliers.values().copied().collect();
+    let requantize =
+        Requantize::new(Interval::new(-255 * taps, 255 * taps), &multipliers, pool.output_zero, pool.clamp);
     let divisors = Divisors::new(b, pool);
     let (x, y) = (b.x(0), b.y());
     positions(b, &pool.window, &mut |f, at| {
@@ -131,7 +128,7 @@ enum Divisors {
 impl Divisors {
     fn new(b: &mut LayerBuilder, pool: &QAveragePool) -> Divisors {
         if let [multiplier] = pool.multipliers.values().collect::<Vec<_>>()[..] {
-            return Divisors::One(factor(*multiplier));
+            return Divisors::One(multiplier.factor());
         }
         let rank = pool.window.rank();
         let (input, output) = (&b.operand(0).ty.shape.dims()[2..], &b.result().ty.shape.dims()[2..]);

@@ -83,7 +83,7 @@ impl FloatOperator for Affine {
                 extra: f64::from(shift) / s_out,
             })
             .collect();
-        let precision = Precision::choose(&sums, y.zero_point)?;
+        let precision = Precision::choose(&sums, y.zero_point, site.numerics)?;
         let channels = sums.iter().filter_map(|sum| FixedSum::new(sum, y.zero_point, precision.shift)).collect();
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QAffine { channels, axis: self.axis, precision, clamp }.into())
@@ -115,11 +115,15 @@ impl QuantOperator for QAffine {
         let inner: usize = result.shape.dims()[self.axis + 1..].iter().product();
         let channel = |flat: usize| &self.channels[flat / inner % self.channels.len()];
         let data = operands[0].data.iter().enumerate();
-        data.map(|(flat, &q)| channel(flat).apply(&[q], self.precision.shift, self.clamp)).collect()
+        data.map(|(flat, &q)| channel(flat).apply(&[q], self.precision, self.clamp)).collect()
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.precision.even
     }
 
     fn formula(&self) -> String {
-        let (Precision { shift, wide }, Clamp { lo, hi }) = (self.precision, self.clamp);
+        let (Precision { shift, wide, .. }, Clamp { lo, hi }) = (self.precision, self.clamp);
         let bits = if wide { 64 } else { 32 };
         format!(
             "y = clamp((x * factor[c] + offset[c]) >> {shift}, {lo}, {hi}) in {bits} bits, c along axis {}",

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::import::NodeImport;
 use super::max_pool::{evaluate_pool, infer_pool};
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::mul::multipliers;
+use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Shape, Window};
+use crate::ir::{Clamp, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape, Window};
 
 /// The mean over the taps inside the input, or inside input and padding.
 #[derive(Debug, Clone)]
@@ -83,10 +84,9 @@ impl FloatOperator for AveragePool {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (x, y) = (site.operand_params(0)?, site.result_params());
-        let mut multipliers = BTreeMap::new();
-        for count in divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape) {
-            multipliers.insert(count, mean_multiplier(x.scale.get() / y.scale.get(), count, count)?);
-        }
+        let counts = divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape);
+        let multipliers = mean_multipliers(x.scale.get() / y.scale.get(), &counts, site.numerics)?;
+        let multipliers: BTreeMap<usize, Multiplier> = counts.into_iter().zip(multipliers).collect();
         Ok(QAveragePool {
             window: self.window.clone(),
             include_pad: self.include_pad,
@@ -112,12 +112,11 @@ impl FloatOperator for AveragePool {
     }
 }
 
-/// From a sum of `terms` differences to a mean over `count`, `ratio` being input step by output step.
-pub fn mean_multiplier(ratio: f64, count: usize, terms: usize) -> Result<Multiplier, Problem> {
-    let reach = 255 * terms as i128;
-    Multiplier::new(ratio / count as f64)
-        .filter(|multiplier| multiplier.accepts(Interval::new(-reach, reach)))
-        .ok_or_else(weighted::too_narrow)
+/// From a sum of `count` differences to their mean for each count, `ratio` being input step by output step.
+pub fn mean_multipliers(ratio: f64, counts: &[usize], numerics: Numerics) -> Result<Vec<Multiplier>, Problem> {
+    let factors: Vec<f64> = counts.iter().map(|&count| ratio / count as f64).collect();
+    let most = counts.iter().max().copied().unwrap_or(1);
+    multipliers(&factors, 255 * most as i64, numerics)
 }
 
 impl QuantOperator for QAveragePool {
@@ -149,6 +148,10 @@ impl QuantOperator for QAveragePool {
             self.output_zero,
             self.clamp
         )
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multipliers.values().any(|multiplier| multiplier.rounding() != Rounding::NATIVE)
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -127,7 +127,8 @@ impl FloatOperator for Conv {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let output = site.result_params();
         let clamp = self.clamp.quantize(output, site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights, &self.bias, site.operand_params(0)?, output, clamp)?;
+        let params = (site.operand_params(0)?, output);
+        let weighted = Weighted::quantize(&self.weights, &self.bias, params, clamp, site.numerics)?;
         Ok(QConv { weighted, window: self.window.clone(), groups: self.groups }.into())
     }
 
@@ -183,6 +184,10 @@ impl QuantOperator for QConv {
 
     fn formula(&self) -> String {
         format!("{}, groups {}; {}", self.window, self.groups, self.weighted.formula())
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.weighted.is_unusual()
     }
 
     fn accumulator(&self) -> Option<Interval> {

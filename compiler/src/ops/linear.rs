@@ -226,7 +226,8 @@ impl FloatOperator for Linear {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let output = site.result_params();
         let clamp = self.clamp.quantize(output, site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights, &self.bias, site.operand_params(0)?, output, clamp)?;
+        let params = (site.operand_params(0)?, output);
+        let weighted = Weighted::quantize(&self.weights, &self.bias, params, clamp, site.numerics)?;
         Ok(QLinear { weighted }.into())
     }
 
@@ -278,6 +279,10 @@ impl QuantOperator for QLinear {
 
     fn formula(&self) -> String {
         self.weighted.formula()
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.weighted.is_unusual()
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -1,10 +1,10 @@
 //! Mean over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
 
-use super::average_pool::mean_multiplier;
+use super::average_pool::mean_multipliers;
 use super::import::NodeImport;
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Rounding, Shape};
 
 /// The mean over `axes`.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ impl FloatOperator for Mean {
             axes: self.axes.clone(),
             keep_dims: self.keep_dims,
             count,
-            multiplier: mean_multiplier(x.scale.get() / y.scale.get(), count, count)?,
+            multiplier: mean_multipliers(x.scale.get() / y.scale.get(), &[count], site.numerics)?[0],
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
@@ -137,6 +137,10 @@ impl QuantOperator for QMean {
             "axes {:?}, x{:+}, /{}: {}, y{:+} clamp {}",
             self.axes, -self.input_zero, self.count, self.multiplier, self.output_zero, self.clamp
         )
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multiplier.rounding() != Rounding::NATIVE
     }
 
     fn accumulator(&self) -> Option<Interval> {

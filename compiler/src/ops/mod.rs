@@ -30,7 +30,7 @@ pub mod weighted;
 use std::fmt;
 
 use crate::diag::Diagnostic;
-use crate::ir::{Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
+use crate::ir::{Float, Interval, Numerics, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
 /// An operator of the float graph.
 pub trait FloatOperator: fmt::Debug {
@@ -87,6 +87,11 @@ pub trait QuantOperator: fmt::Debug {
     fn is_elementwise(&self) -> bool {
         false
     }
+    /// Whether only kernels that compute every form of the operator can compute this one: its weights have zero points,
+    /// or its rounding is not the native profile's.
+    fn is_unusual(&self) -> bool {
+        false
+    }
     /// All values the accumulator can take.
     fn accumulator(&self) -> Option<Interval> {
         None
@@ -117,6 +122,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// How results are rounded.
+    pub numerics: Numerics,
 }
 
 impl Site<'_> {

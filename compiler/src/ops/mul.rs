@@ -4,7 +4,7 @@ use super::add::{evaluate_broadcast, infer_broadcast, scale_by_constant};
 use super::import::{NodeImport, Value};
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
-use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
 
 /// `a * b`.
 #[derive(Debug, Clone)]
@@ -76,10 +76,11 @@ impl FloatOperator for Mul {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (a, b, y) = (site.operand_params(0)?, site.operand_params(1)?, site.result_params());
-        let factor = a.scale.get() * b.scale.get() / y.scale.get();
-        let multiplier = Multiplier::new(factor)
-            .filter(|multiplier| multiplier.accepts(Interval::new(-255 * 255, 255 * 255)))
-            .ok_or_else(weighted::too_narrow)?;
+        let factor = match site.numerics {
+            Numerics::Native => a.scale.get() * b.scale.get() / y.scale.get(),
+            Numerics::Ort => f64::from(a.scale.as_f32() * b.scale.as_f32() / y.scale.as_f32()),
+        };
+        let multiplier = multipliers(&[factor], 255 * 255, site.numerics)?[0];
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QMul { zeros: [a.zero_point, b.zero_point], multiplier, output_zero: y.zero_point, clamp }.into())
     }
@@ -91,6 +92,21 @@ impl FloatOperator for Mul {
     fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
         Some(&mut self.clamp)
     }
+}
+
+/// A multiplier for each factor of numbers of at most this magnitude; all round alike.
+pub fn multipliers(factors: &[f64], reach: i64, numerics: Numerics) -> Result<Vec<Multiplier>, Problem> {
+    let bound = Interval::new(-reach, reach);
+    let native = |&factor: &f64| Multiplier::new(factor).filter(|multiplier| multiplier.accepts(bound));
+    let shift = Multiplier::exact_shift(factors.iter().copied());
+    let exact: Option<Vec<Multiplier>> =
+        factors.iter().map(|&factor| Multiplier::exact(factor, shift, reach)).collect();
+    let native = || factors.iter().map(native).collect();
+    let multipliers = match numerics {
+        Numerics::Native => native(),
+        Numerics::Ort => exact.or_else(native),
+    };
+    multipliers.ok_or_else(weighted::too_narrow)
 }
 
 impl QuantOperator for QMul {
@@ -120,6 +136,10 @@ impl QuantOperator for QMul {
     fn describe(&self) -> String {
         let [a, b] = self.zeros.map(|zero| -zero);
         format!("(a{a:+})*(b{b:+}) * {}, y{:+} clamp {}", self.multiplier, self.output_zero, self.clamp)
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multiplier.rounding() != Rounding::NATIVE
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -192,7 +192,9 @@ fn element(cx: &NodeImport, known: Option<Element>, stored: Option<Element>) -> 
         0 => None,
         number => match i32::try_from(number).ok().and_then(Element::from_onnx) {
             Some(element) => Some(element),
-            None => return Err(cx.unsupported("it quantizes to a type that is no integer", "quantize to int8 or uint8")),
+            None => {
+                return Err(cx.unsupported("it quantizes to a type that is no integer", "quantize to int8 or uint8"));
+            }
         },
     };
     if cx.optional(2).is_some() && stored.is_none() {

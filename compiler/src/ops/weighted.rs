@@ -2,7 +2,7 @@
 
 use super::{Problem, fits_i32};
 use crate::diag::Code;
-use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, Params, Scale, round_half_even};
+use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, Numerics, Params, Rounding, Scale, round_half_even};
 
 /// Largest magnitude of a quantized weight. -128 is left out so that `|w| * |x|` sums stay symmetric.
 const WEIGHT_MAX: i64 = 127;
@@ -51,28 +51,33 @@ impl Weighted {
     pub fn quantize(
         weights: &FloatTensor,
         bias: &[f32],
-        input: Params,
-        output: Params,
+        (input, output): (Params, Params),
         clamp: Clamp,
+        numerics: Numerics,
     ) -> Result<Self, Problem> {
         let steps = weights.steps.as_ref().and_then(|steps| steps.by_row(bias.len()));
-        let weights = &weights.data;
-        let row_len = weights.len() / bias.len().max(1);
-        let mut quantized = Vec::with_capacity(weights.len());
-        let mut channels = Vec::with_capacity(bias.len());
+        let row_len = weights.data.len() / bias.len().max(1);
+        let mut rows = Vec::with_capacity(bias.len());
         for (channel_idx, &bias) in bias.iter().enumerate() {
-            let row = &weights[channel_idx * row_len..][..row_len];
+            let row = &weights.data[channel_idx * row_len..][..row_len];
             let stored = steps.as_ref().and_then(|steps| stored_row(row, steps[channel_idx]));
-            let (row, channel) = quantize_row(row, stored, bias, input, output).map_err(|problem| Problem {
-                message: format!("output channel {channel_idx}: {}", problem.message),
-                ..problem
-            })?;
-            quantized.extend(row);
-            channels.push(channel);
+            let row =
+                quantize_row(row, stored, bias, input, output).map_err(|problem| in_channel(channel_idx, problem))?;
+            rows.push(row);
         }
+        let multipliers = multipliers(&rows, (input, output), numerics)?;
+        let channel = |(row, &multiplier): (&Row, &Multiplier)| Channel {
+            // `quantize_row` has shown that the bias fits.
+            bias: row.bias as i32,
+            multiplier,
+            bound: row.bound,
+            weight_scale: row.scale.map_or(0.0, Scale::as_f32),
+            weight_zero: row.zero,
+        };
+        let channels: Vec<Channel> = rows.iter().zip(&multipliers).map(channel).collect();
         check_products(&channels, row_len)?;
         Ok(Weighted {
-            weights: quantized,
+            weights: rows.into_iter().flat_map(|row| row.weights).collect(),
             channels,
             input_zero: input.zero_point,
             output_zero: output.zero_point,
@@ -98,9 +103,11 @@ impl Weighted {
         self.row(channel_idx).iter().map(move |&w| i32::from(w) - zero)
     }
 
-    /// Whether some weights have a zero point, so that their factors may need more than 8 bits.
-    pub fn is_asymmetric(&self) -> bool {
-        self.channels.iter().any(|channel| channel.weight_zero != 0)
+    /// Whether weights have zero points, so that their factors may need more than 8 bits, or the rounding is not the
+    /// native profile's.
+    pub fn is_unusual(&self) -> bool {
+        let unusual = |channel: &Channel| channel.weight_zero != 0 || channel.multiplier.rounding() != Rounding::NATIVE;
+        self.channels.iter().any(unusual)
     }
 
     /// Keeps some output channels, and some columns of the weights.
@@ -135,8 +142,13 @@ impl Weighted {
     pub fn formula(&self) -> String {
         let Clamp { lo, hi } = self.clamp;
         format!(
-            "x is {} at zero; y = clamp({} + ((acc * multiplier[c] + 2^30) >> 31), {lo}, {hi})",
-            self.input_zero, self.output_zero
+            "x is {} at zero; y = clamp({} + {}, {lo}, {hi})",
+            self.input_zero,
+            self.output_zero,
+            match self.channels.first().map(|channel| channel.multiplier.rounding()) {
+                Some(Rounding { shift, even: true }) => format!("round_half_even(acc * multiplier[c] / 2^{shift})"),
+                _ => "((acc * multiplier[c] + 2^30) >> 31)".to_owned(),
+            }
         )
     }
 
@@ -179,13 +191,26 @@ fn stored_row(row: &[f32], step: f32) -> Option<StoredRow> {
     Some(StoredRow { scale, weights, zero: zero as i32 })
 }
 
+/// A quantized row with its bias and the values of its sum. Without a scale, twice the result is in the bias.
+struct Row {
+    weights: Vec<i8>,
+    zero: i32,
+    scale: Option<Scale>,
+    bias: i64,
+    bound: Interval,
+}
+
+fn in_channel(channel_idx: usize, problem: Problem) -> Problem {
+    Problem { message: format!("output channel {channel_idx}: {}", problem.message), ..problem }
+}
+
 fn quantize_row(
     row: &[f32],
     stored: Option<StoredRow>,
     bias: f32,
     input: Params,
     output: Params,
-) -> Result<(Vec<i8>, Channel), Problem> {
+) -> Result<Row, Problem> {
     let (s_in, s_out) = (input.scale.get(), output.scale.get());
     let reach = s_in * f64::from((127 - input.zero_point).max(input.zero_point + 128));
     let most: f64 = row.iter().map(|&w| f64::from(w).abs() * reach).sum();
@@ -195,16 +220,48 @@ fn quantize_row(
         Some(StoredRow { scale, weights: row.iter().map(quantize).collect(), zero: 0 })
     };
     let Some(quantized) = stored.or_else(symmetric).filter(|_| most > s_out * VANISHING_STEPS) else {
-        return Ok((vec![0; row.len()], constant_channel(bias, s_out)));
+        return Ok(constant_row(row.len(), bias, s_out));
     };
     let StoredRow { scale, weights, zero } = quantized;
     let bias = round_half_even(f64::from(bias) / (s_in * scale.get()));
     let bound = accumulator_bound(&weights, zero, bias, input.zero_point);
     check_accumulator(weights.len(), zero, bias, bound)?;
-    let multiplier = Multiplier::new(s_in * scale.get() / s_out).filter(|m| m.accepts(bound)).ok_or_else(too_narrow)?;
-    // `check_accumulator` has shown that the bias alone fits.
-    Ok((weights, Channel { bias: bias as i32, multiplier, bound, weight_scale: scale.as_f32(), weight_zero: zero }))
+    Ok(Row { weights, zero, scale: Some(scale), bias, bound })
 }
+
+/// From the sums of rows to results.
+fn multipliers(
+    rows: &[Row],
+    (input, output): (Params, Params),
+    numerics: Numerics,
+) -> Result<Vec<Multiplier>, Problem> {
+    let native = |row: &Row| match row.scale {
+        Some(scale) => Multiplier::new(input.scale.get() * scale.get() / output.scale.get())
+            .filter(|multiplier| multiplier.accepts(row.bound)),
+        None => Some(Multiplier::half()),
+    };
+    // As ONNX Runtime computes it, in 32-bit floats.
+    let factor = |row: &Row| match row.scale {
+        Some(scale) => f64::from(input.scale.as_f32() * scale.as_f32() / output.scale.as_f32()),
+        None => 0.5,
+    };
+    let shift = Multiplier::exact_shift(rows.iter().map(factor));
+    let reach = rows.iter().map(|row| row.bound.lo.abs().max(row.bound.hi.abs())).max().unwrap_or(0);
+    let reach = i64::try_from(reach).unwrap_or(i64::MAX);
+    let fits = |shift: &u32| rows.iter().all(|row| Multiplier::exact(factor(row), *shift, reach).is_some());
+    let exact_shift = (shift.saturating_sub(MAX_LOST_BITS).max(1)..=shift).rev().find(fits);
+    let one = |(channel_idx, row): (usize, &Row)| {
+        let multiplier = match (numerics, exact_shift) {
+            (Numerics::Ort, Some(shift)) => Multiplier::exact(factor(row), shift, reach),
+            (Numerics::Native, _) | (Numerics::Ort, None) => native(row),
+        };
+        multiplier.ok_or_else(|| in_channel(channel_idx, too_narrow()))
+    };
+    rows.iter().enumerate().map(one).collect()
+}
+
+/// So many bits of the smallest factor of a layer may be lost so that the largest fits.
+const MAX_LOST_BITS: u32 = 16;
 
 /// The step of a row: its largest weight becomes 127, unless the bias would then leave its share of the accumulator.
 fn weight_scale(row: &[f32], bias: f32, s_in: f64) -> Option<Scale> {
@@ -213,10 +270,10 @@ fn weight_scale(row: &[f32], bias: f32, s_in: f64) -> Option<Scale> {
 }
 
 /// A channel without weights. With a multiplier of one half, twice the result in the bias gives it exactly.
-fn constant_channel(bias: f32, s_out: f64) -> Channel {
+fn constant_row(len: usize, bias: f32, s_out: f64) -> Row {
     // The result saturates far below this, so nothing is lost.
-    let steps = round_half_even(f64::from(bias) / s_out).clamp(-1_000_000, 1_000_000) as i32;
-    Channel { bias: 2 * steps, multiplier: Multiplier::half(), bound: Interval::point(2 * steps), weight_scale: 0.0, weight_zero: 0 }
+    let bias = 2 * round_half_even(f64::from(bias) / s_out).clamp(-1_000_000, 1_000_000);
+    Row { weights: vec![0; len], zero: 0, scale: None, bias, bound: Interval::new(bias, bias) }
 }
 
 fn accumulator_bound(weights: &[i8], weight_zero: i32, bias: i64, input_zero: i32) -> Interval {
@@ -250,10 +307,12 @@ fn most_magnitude(products: usize, weight_zero: i32, bias: i64) -> i64 {
 
 /// Any accumulator times any multiplier fits 64 bits: emitted loops over channels are checked as a whole.
 fn check_products(channels: &[Channel], products: usize) -> Result<(), Problem> {
-    let accumulator =
-        channels.iter().map(|channel| most_magnitude(products, channel.weight_zero, channel.bias.into())).max().unwrap_or(0);
-    let factor = |multiplier: Multiplier| i128::from(multiplier.mantissa()) << multiplier.left_shift();
-    let largest = channels.iter().map(|channel| factor(channel.multiplier)).max().unwrap_or(0);
+    let accumulator = channels
+        .iter()
+        .map(|channel| most_magnitude(products, channel.weight_zero, channel.bias.into()))
+        .max()
+        .unwrap_or(0);
+    let largest = channels.iter().map(|channel| i128::from(channel.multiplier.factor())).max().unwrap_or(0);
     if i128::from(accumulator) * largest < i128::from(i64::MAX / 2) { Ok(()) } else { Err(too_narrow()) }
 }
 

@@ -30,7 +30,9 @@ fn drop_repeated(graph: &mut Graph<Float>, id: NodeId) -> bool {
     let operand = graph.operands(id)[0];
     let same = match quantization_of(graph, operand) == Some(own) {
         true => Some(operand),
-        false => graph.consumers(operand).into_iter().find(|&other| other < id && requantize(graph, other) == Some(own)),
+        false => {
+            graph.consumers(operand).into_iter().find(|&other| other < id && requantize(graph, other) == Some(own))
+        }
     };
     // An output that would be another output keeps its node: somebody has to copy.
     let Some(same) = same.filter(|&same| !(graph.is_output(id) && graph.is_output(same))) else { return false };

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
-use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Params, Quant, QuantType};
+use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Numerics, Params, Quant, QuantType};
 use crate::ops::constant::QConstant;
 use crate::ops::unary::Table;
 use crate::ops::{FloatOp, Problem, QuantOp, Site};
@@ -19,12 +19,16 @@ use params::Assignment;
 /// Quantizes a graph; the second result holds warnings.
 ///
 /// Errors: ranges that are missing or make no sense, accumulators that 32 bits do not hold.
-pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
+pub fn quantize(
+    graph: &Checked<Graph<Float>>,
+    ranges: &Ranges,
+    numerics: Numerics,
+) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
     let mut problems = Diagnostics::default();
     let assignment = params::assign(graph, ranges, &mut problems);
     resolution::check(graph, ranges, &assignment, &mut problems);
     let mut quantizer =
-        Quantizer { source: graph, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
+        Quantizer { source: graph, assignment: &assignment, numerics, result: Graph::default(), ids: BTreeMap::new() };
     if !problems.has_errors() {
         for id in graph.topological() {
             if let Err(found) = quantizer.add(id) {
@@ -48,6 +52,7 @@ pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<
 struct Quantizer<'a> {
     source: &'a Checked<Graph<Float>>,
     assignment: &'a BTreeMap<NodeId, Assignment>,
+    numerics: Numerics,
     result: Graph<Quant>,
     ids: BTreeMap<NodeId, NodeId>,
 }
@@ -64,7 +69,7 @@ impl Quantizer<'_> {
                 .collect::<diag::Result<_>>()?;
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site { operands: types, result: &value };
+        let site = Site { operands: types, result: &value, numerics: self.numerics };
         let op = match self.assignment[&id] {
             Assignment::Zero => zeros(&value),
             Assignment::Params(_) | Assignment::Index => {
@@ -89,7 +94,9 @@ impl Quantizer<'_> {
     /// Whether a quantization that the model prescribes finds its operand with these very parameters. An output that would
     /// be an input or another output keeps its node: somebody has to copy.
     fn is_already_quantized(&self, id: NodeId, operand: Option<NodeId>) -> bool {
-        let (FloatOp::Requantize(requantize), Some(operand)) = (&self.source.node(id).op, operand) else { return false };
+        let (FloatOp::Requantize(requantize), Some(operand)) = (&self.source.node(id).op, operand) else {
+            return false;
+        };
         let node = self.result.node(operand);
         let mut outputs = self.source.outputs().iter().map(|output| self.ids.get(&output.node));
         let copied = self.source.is_output(id)

@@ -89,12 +89,7 @@ fn prescribed(graph: &Graph<Float>, order: &[NodeId]) -> BTreeMap<NodeId, Params
     prescribed
 }
 
-fn prescribe(
-    graph: &Graph<Float>,
-    id: NodeId,
-    wanted: &Requantize,
-    prescribed: &mut BTreeMap<NodeId, Params>,
-) {
+fn prescribe(graph: &Graph<Float>, id: NodeId, wanted: &Requantize, prescribed: &mut BTreeMap<NodeId, Params>) {
     let op = &graph.node(id).op;
     let takes = match op.params_rule() {
         // A table can end in any parameters.

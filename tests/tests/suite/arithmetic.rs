@@ -2,8 +2,8 @@
 //! value it stands for: half a step for the rounding, and what the limited precision of the constants adds.
 
 use num_rational::BigRational;
-use ptqc::ir::{Clamp, DType, Multiplier, Params, QuantType, Range, Scale, Shape};
-use ptqc::ops::average_pool::mean_multiplier;
+use ptqc::ir::{Clamp, DType, FloatTensor, Multiplier, Numerics, Params, QuantType, Range, Scale, Shape};
+use ptqc::ops::average_pool::mean_multipliers;
 use ptqc::ops::fixed_sum::{FixedSum, Precision, RealSum};
 use ptqc::ops::mul::Mul;
 use ptqc::ops::softmax::QSoftmax;
@@ -187,7 +187,7 @@ fn sums_are_as_exact_as_their_shift() {
             .map(|_| (spread(&mut random, 1e-9, 1e4) * if random.bool() { 1.0 } else { -1.0 }, random.i32(-128..=127)))
             .collect();
         let real = RealSum { extra: (random.f64() - 0.5) * spread(&mut random, 1e-6, 1e6), terms };
-        let precision = Precision::choose(std::slice::from_ref(&real), output_zero).unwrap();
+        let precision = Precision::choose(std::slice::from_ref(&real), output_zero, Numerics::Native).unwrap();
         assert!(precision.wide || precision.shift >= 14);
         let sum = FixedSum::new(&real, output_zero, precision.shift).unwrap();
         let wide = Clamp { lo: i32::MIN, hi: i32::MAX };
@@ -199,7 +199,7 @@ fn sums_are_as_exact_as_their_shift() {
                 + integer(output_zero.into());
             let moved: i64 = real.terms.iter().zip(q).map(|(&(_, zero), q)| i64::from((q - zero).abs())).sum();
             let bound = half() + integer(moved + 1) * power_of_two(-(precision.shift as i32) - 1) + power_of_two(-30);
-            assert_within(sum.apply(q, precision.shift, wide).into(), &exact, &bound, &(&real, q));
+            assert_within(sum.apply(q, precision, wide).into(), &exact, &bound, &(&real, q));
             if !precision.wide {
                 let products = q.iter().zip(&sum.factors).map(|(&q, &factor)| i64::from(q) * i64::from(factor));
                 let partial = products.scan(0, |sum, product| {
@@ -223,7 +223,9 @@ fn products_are_as_exact_as_their_multiplier() {
         let y = params(scale, random.i32(-128..=127));
         let types = [a, b, y].map(|params| QuantType::int8(shape.clone(), params));
         let op = Mul { clamp: ptqc::ir::RealClamp::NONE };
-        let op = op.quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2] }).unwrap();
+        let op = op
+            .quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2], numerics: Numerics::Native })
+            .unwrap();
         let QuantOp::Mul(mul) = &op else { panic!("a product is a Mul") };
         let q = [[-128, -128], [127, -128], [random.i32(-128..=127), random.i32(-128..=127)]][random.usize(0..3)];
         let operands = [0, 1].map(|port| Operand { ty: &types[port], data: &q[port..=port] });
@@ -242,7 +244,7 @@ fn means_are_as_exact_as_their_multiplier() {
     let mut random = random();
     for count in [1, 2, 3, 7, 9, 49, 100, 1000, 4096] {
         let (input_step, output_step) = (spread(&mut random, 1e-3, 1.0), spread(&mut random, 1e-3, 1.0));
-        let multiplier = mean_multiplier(input_step / output_step, count, count).unwrap();
+        let multiplier = mean_multipliers(input_step / output_step, &[count], Numerics::Native).unwrap()[0];
         let reach = 255 * count as i64;
         for i in 0..=2000 {
             let sum = -reach + 2 * reach * i / 2000;
@@ -297,7 +299,9 @@ fn weights_and_biases_are_nearest() {
         let magnitude = output.scale.get() / input.scale.get() * spread(&mut random, 1e-12, 1e2);
         let row: Vec<f32> = (0..random.usize(1..20)).map(|_| ((random.f64() - 0.5) * magnitude) as f32).collect();
         let bias = ((random.f64() - 0.5) * output.scale.get() * spread(&mut random, 1e-3, 1e4)) as f32;
-        let weighted = Weighted::quantize(&row, &[bias], input, output, Clamp::full(DType::I8)).unwrap();
+        let weights = FloatTensor::new(Shape::new([1, row.len()]), row.clone());
+        let weighted =
+            Weighted::quantize(&weights, &[bias], (input, output), Clamp::full(DType::I8), Numerics::Native).unwrap();
         let channel = weighted.channels[0];
         let exact = |x: &[i32]| {
             let products =
