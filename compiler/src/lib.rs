@@ -11,6 +11,7 @@ pub mod diag;
 pub mod driver;
 pub mod estimate;
 pub mod evaluate;
+pub mod export;
 pub mod figures;
 pub mod files;
 pub mod front;

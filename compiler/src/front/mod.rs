@@ -3,6 +3,7 @@
 //! tract parses, infers shapes, folds constants and executes; structure (operators, attributes, names) is read
 //! from the protobuf itself, because tract's later forms rewrite it. Import reports every problem it finds.
 
+mod encode;
 mod graph;
 mod pads;
 mod preflight;
@@ -15,6 +16,7 @@ mod tract;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use encode::encode;
 pub use qoperators::{QUANTIZED_OPERATORS, QuantizedOperator};
 pub use registry::{REGISTRY, Row, Support, find as find_operator};
 pub use tract::{FloatRunner, FloatState};

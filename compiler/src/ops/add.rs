@@ -2,10 +2,11 @@
 
 use super::affine::Affine;
 use super::constant::Constant;
+use super::export::Export;
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::import::{NodeImport, Value};
 use super::unary::{Unary, UnaryFn};
-use super::{FloatOp, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOp, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{Clamp, FloatTensor, NodeId, Numerics, QuantType, RealClamp, Scale, Shape};
 
@@ -163,6 +164,11 @@ impl FloatOperator for Add {
         let precision = Precision::choose(std::slice::from_ref(&sum), y.zero_point, site.numerics)?;
         let sum = FixedSum::new(&sum, y.zero_point, precision.shift).ok_or_else(super::weighted::too_narrow)?;
         Ok(QAdd { sum, precision, clamp: self.clamp.quantize(y, site.result.dtype) }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let op_type = if self.subtract { "Sub" } else { "Add" };
+        Ok(export.node(op_type, &[&site.operands[0], &site.operands[1]], &[]))
     }
 
     fn describe(&self) -> String {

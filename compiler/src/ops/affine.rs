@@ -1,8 +1,9 @@
 //! A factor and an addend for each channel: BatchNormalization, and arithmetic with a constant along one axis.
 
+use super::export::Export;
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::import::NodeImport;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{Clamp, QuantType, RealClamp, Shape};
 
@@ -87,6 +88,14 @@ impl FloatOperator for Affine {
         let channels = sums.iter().filter_map(|sum| FixedSum::new(sum, y.zero_point, precision.shift)).collect();
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QAffine { channels, axis: self.axis, precision, clamp }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let mut dims = vec![1; site.result.shape.rank()];
+        dims[self.axis] = self.scale.len();
+        let (scale, shift) = (export.floats(&dims, self.scale.clone()), export.floats(&dims, self.shift.clone()));
+        let product = export.node("Mul", &[site.x(), &scale], &[]);
+        Ok(export.node("Add", &[&product, &shift], &[]))
     }
 
     fn describe(&self) -> String {

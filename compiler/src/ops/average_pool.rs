@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::import::NodeImport;
-use super::max_pool::{evaluate_pool, infer_pool};
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
+use super::max_pool::{evaluate_pool, infer_pool, pool_attributes};
 use super::mul::multipliers;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{Clamp, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape, Window};
 
@@ -96,6 +97,17 @@ impl FloatOperator for AveragePool {
             clamp: self.clamp.quantize(y, site.result.dtype),
         }
         .into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        // Dilated means came with operator set 19.
+        if self.window.dilation.iter().any(|&dilation| dilation != 1) {
+            return Err(Problem::unsupported("`AveragePool` with dilations cannot be written in operator set 17"));
+        }
+        let mut attributes = pool_attributes(&self.window);
+        attributes.retain(|(name, _)| *name != "dilations");
+        attributes.push(("count_include_pad", Attribute::Int(self.include_pad.into())));
+        Ok(export.node("AveragePool", &[site.x()], &attributes))
     }
 
     fn describe(&self) -> String {

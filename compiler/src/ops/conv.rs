@@ -1,8 +1,9 @@
 //! Convolution over any number of spatial axes, with groups (ONNX `Conv`).
 
-use super::import::NodeImport;
+use super::export::{Export, list};
+use super::import::{Attribute, NodeImport};
 use super::weighted::Weighted;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{FloatTensor, Interval, QuantType, RealClamp, Shape, Window};
 
@@ -132,6 +133,15 @@ impl FloatOperator for Conv {
         Ok(QConv { weighted, window: self.window.clone(), groups: self.groups }.into())
     }
 
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let QuantOp::Conv(conv) = site.op else { return Err(Problem::unsupported("its result is a constant")) };
+        let (input, output) = site.params()?;
+        let [w, b] = export.weighted(&conv.weighted, self.weights.shape.dims(), input, output);
+        let attributes =
+            [&window_attributes(&self.window)[..], &[("group", Attribute::Int(self.groups as i64))]].concat();
+        Ok(export.node("Conv", &[site.x(), &w, &b], &attributes))
+    }
+
     fn describe(&self) -> String {
         format!("{}, groups {}, clamp {}", self.window, self.groups, self.clamp)
     }
@@ -232,6 +242,16 @@ impl QConv {
         }
         Some(flat)
     }
+}
+
+/// The attributes of a window without `ceil_mode`.
+pub(super) fn window_attributes(window: &Window) -> Vec<(&'static str, Attribute)> {
+    vec![
+        ("kernel_shape", list(&window.kernel)),
+        ("strides", list(&window.stride)),
+        ("dilations", list(&window.dilation)),
+        ("pads", list(&[&window.pad_begin[..], &window.pad_end].concat())),
+    ]
 }
 
 /// Sum of products. The graph's checker has proven that it fits; wrapping lets the host use its vector unit.

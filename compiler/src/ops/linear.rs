@@ -1,9 +1,10 @@
 //! Product with constant weights over the last axis (ONNX `Gemm`, and `MatMul` with a constant side).
 
 use super::conv::dot;
-use super::import::{NodeImport, Value};
+use super::export::Export;
+use super::import::{Attribute, NodeImport, Value};
 use super::weighted::Weighted;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, add, conv, reshape, transpose};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, add, conv, reshape, transpose};
 use crate::diag;
 use crate::ir::{FloatTensor, Interval, NodeId, QuantType, RealClamp, Shape, Window};
 
@@ -229,6 +230,18 @@ impl FloatOperator for Linear {
         let params = (site.operand_params(0)?, output);
         let weighted = Weighted::quantize(&self.weights, &self.bias, params, clamp, site.numerics)?;
         Ok(QLinear { weighted }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let QuantOp::Linear(linear) = site.op else { return Err(Problem::unsupported("its result is a constant")) };
+        let (input, output) = site.params()?;
+        let [w, b] = export.weighted(&linear.weighted, self.weights.shape.dims(), input, output);
+        if site.types[0].shape.rank() == 2 {
+            return Ok(export.node("Gemm", &[site.x(), &w, &b], &[("transB", Attribute::Int(1))]));
+        }
+        let w = export.node("Transpose", &[&w], &[("perm", Attribute::Ints(vec![1, 0]))]);
+        let product = export.node("MatMul", &[site.x(), &w], &[]);
+        Ok(export.node("Add", &[&product, &b], &[]))
     }
 
     fn describe(&self) -> String {

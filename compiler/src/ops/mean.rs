@@ -1,8 +1,9 @@
 //! Mean over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
 
 use super::average_pool::mean_multipliers;
-use super::import::NodeImport;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::export::{Export, list};
+use super::import::{Attribute, NodeImport};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Rounding, Shape};
 
@@ -99,6 +100,11 @@ impl FloatOperator for Mean {
             clamp: self.clamp.quantize(y, site.result.dtype),
         }
         .into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let attributes = [("axes", list(&self.axes)), ("keepdims", Attribute::Int(self.keep_dims.into()))];
+        Ok(export.node("ReduceMean", &[site.x()], &attributes))
     }
 
     fn describe(&self) -> String {

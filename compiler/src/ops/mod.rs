@@ -11,6 +11,7 @@ pub mod average_pool;
 pub mod concat;
 pub mod constant;
 pub mod conv;
+pub mod export;
 pub mod fixed_sum;
 pub mod import;
 pub mod input;
@@ -29,6 +30,7 @@ pub mod weighted;
 
 use std::fmt;
 
+use self::export::Export;
 use crate::diag::Diagnostic;
 use crate::ir::{Float, Interval, Numerics, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
@@ -48,6 +50,11 @@ pub trait FloatOperator: fmt::Debug {
     }
     /// The operator on integers.
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem>;
+    /// Writes the operator on reals, without its fused clamp, as ONNX nodes; returns the name of the result.
+    fn export(&self, _export: &mut Export, _site: &ExportSite) -> Result<String, Problem> {
+        Err(Problem::unsupported(format!("`{}` cannot be written as ONNX yet", self.kind()))
+            .help("`ptqc build` can compile it; for other runtimes give the float model"))
+    }
     /// Attributes for listings.
     fn describe(&self) -> String {
         String::new()
@@ -139,6 +146,32 @@ impl Site<'_> {
     /// Scale and zero point of the result.
     pub fn result_params(&self) -> Params {
         self.result.params().expect("only ArgMax has a result without params")
+    }
+}
+
+/// The surroundings of an operator that is being written as ONNX.
+#[derive(Debug)]
+pub struct ExportSite<'a> {
+    /// The operator on integers.
+    pub op: &'a QuantOp,
+    /// Names of the operands, which are reals.
+    pub operands: &'a [String],
+    /// Types of the operands.
+    pub types: Vec<&'a QuantType>,
+    /// Type of the result.
+    pub result: &'a QuantType,
+}
+
+impl ExportSite<'_> {
+    /// Name of the operand that an operator with one operand has.
+    pub fn x(&self) -> &str {
+        &self.operands[0]
+    }
+
+    /// Scale and zero point of an operand and of the result.
+    pub fn params(&self) -> Result<(Params, Params), Problem> {
+        let input = self.types.first().and_then(|ty| ty.params());
+        input.zip(self.result.params()).ok_or_else(|| Problem::unsupported("an operand holds positions"))
     }
 }
 

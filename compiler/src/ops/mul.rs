@@ -1,8 +1,9 @@
 //! Product of two tensors, with broadcasting; quotient by a constant (ONNX `Mul`, `Div`).
 
 use super::add::{evaluate_broadcast, infer_broadcast, scale_by_constant};
+use super::export::Export;
 use super::import::{NodeImport, Value};
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
 use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
 
@@ -83,6 +84,10 @@ impl FloatOperator for Mul {
         let multiplier = multipliers(&[factor], 255 * 255, site.numerics)?[0];
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QMul { zeros: [a.zero_point, b.zero_point], multiplier, output_zero: y.zero_point, clamp }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(export.node("Mul", &[&site.operands[0], &site.operands[1]], &[]))
     }
 
     fn describe(&self) -> String {

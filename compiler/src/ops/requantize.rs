@@ -4,9 +4,10 @@
 //! the model quantizes, and nothing where it dequantizes. Most often the operator before it computes with these
 //! parameters at once (`quantize::params` sees to that) and no code is left of it; else it is a table.
 
+use super::export::Export;
 use super::import::{Constant, ConstantData, NodeImport, OnnxNode, Value};
 use super::unary::{Table, Unary, UnaryFn};
-use super::{FloatOp, FloatOperator, ParamsRule, Problem, QuantOp, Site};
+use super::{ExportSite, FloatOp, FloatOperator, ParamsRule, Problem, QuantOp, Site};
 use crate::diag;
 use crate::ir::{DType, Float, Graph, NodeId, Params, Scale, Shape, Steps};
 
@@ -276,6 +277,10 @@ impl FloatOperator for Requantize {
                 .help("quantize activations to int8 or uint8"));
         }
         Ok(self.table(site.operand_params(0)?).into())
+    }
+
+    fn export(&self, _export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(site.x().to_owned())
     }
 
     fn describe(&self) -> String {

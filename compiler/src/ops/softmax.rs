@@ -1,8 +1,9 @@
 //! Softmax over one axis.
 
-use super::import::NodeImport;
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
 use super::reshape::Reshape;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{Params, QuantType, Shape, round_half_even};
 
@@ -67,6 +68,10 @@ impl FloatOperator for Softmax {
         let scale = site.operand_params(0)?.scale.get();
         let terms = site.operands[0].shape.dims()[self.axis];
         Ok(QSoftmax::new(self.axis, scale, terms)?.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(export.node("Softmax", &[site.x()], &[("axis", Attribute::Int(self.axis as i64))]))
     }
 
     fn describe(&self) -> String {

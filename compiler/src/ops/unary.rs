@@ -1,7 +1,8 @@
 //! Functions of one number (Relu, Clip, Sigmoid, ...). On int8 every chain of them is one table of 256 entries.
 
-use super::import::NodeImport;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, RealClamp, Shape};
 
@@ -69,6 +70,36 @@ impl UnaryFn {
             UnaryFn::Linear { scale, shift } => f64::from(*scale) * x + f64::from(*shift),
             UnaryFn::Gated(gate) => x * apply_chain(gate, x),
         }
+    }
+
+    /// The function as ONNX nodes.
+    fn export(&self, export: &mut Export, x: &str) -> Result<String, Problem> {
+        let mut scalar = |value: f32| export.floats(&[], vec![value]);
+        Ok(match self {
+            UnaryFn::Clamp(RealClamp { lo, hi }) if *lo == 0.0 && *hi == f32::INFINITY => {
+                export.node("Relu", &[x], &[])
+            }
+            UnaryFn::Clamp(RealClamp { lo, hi }) => {
+                let (lo, hi) = (scalar(*lo), scalar(*hi));
+                export.node("Clip", &[x, &lo, &hi], &[])
+            }
+            UnaryFn::LeakyRelu { slope } => export.node("LeakyRelu", &[x], &[("alpha", Attribute::Float(*slope))]),
+            UnaryFn::Sigmoid => export.node("Sigmoid", &[x], &[]),
+            UnaryFn::Tanh => export.node("Tanh", &[x], &[]),
+            UnaryFn::HardSigmoid { alpha, beta } => {
+                let attributes = [("alpha", Attribute::Float(*alpha)), ("beta", Attribute::Float(*beta))];
+                export.node("HardSigmoid", &[x], &attributes)
+            }
+            UnaryFn::Linear { scale, shift } => {
+                let (scale, shift) = (scalar(*scale), scalar(*shift));
+                let product = export.node("Mul", &[x, &scale], &[]);
+                export.node("Add", &[&product, &shift], &[])
+            }
+            UnaryFn::Gated(gate) => {
+                let gate = export_chain(gate, export, x)?;
+                export.node("Mul", &[x, &gate], &[])
+            }
+        })
     }
 
     fn describe(&self) -> String {
@@ -186,9 +217,17 @@ impl FloatOperator for Unary {
         Ok(table.into())
     }
 
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        export_chain(&self.chain, export, site.x())
+    }
+
     fn describe(&self) -> String {
         describe_chain(&self.chain)
     }
+}
+
+fn export_chain(chain: &[UnaryFn], export: &mut Export, x: &str) -> Result<String, Problem> {
+    chain.iter().try_fold(x.to_owned(), |x, function| function.export(export, &x))
 }
 
 impl QuantOperator for Table {

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use ptqc::calibrate::Ranges;
 use ptqc::driver::{self, Frontend};
-use ptqc::evaluate::evaluate;
-use ptqc::ir::{Checked, Graph, Quant};
+use ptqc::evaluate::{dequantize, evaluate};
+use ptqc::export;
+use ptqc::ir::{Checked, Graph, NodeId, Quant};
+use ptqc_tests::cases::Compiled;
 use ptqc_tests::onnx::{Attr, Onnx};
 use ptqc_tests::qdq::{self, Agreement, Job};
 use ptqc_tests::toolchain;
+
+use super::operators;
 
 /// ONNX's numbers of element types.
 const FLOAT: i32 = 1;
@@ -460,4 +464,81 @@ fn interfaces_of_integers() {
 #[test]
 fn operators_on_quantized_tensors() {
     check(&quantized_operators());
+}
+
+/// Small models that have been compiled: name, written model, graph, integers of their inputs.
+fn written() -> Vec<(&'static Compiled, Vec<u8>)> {
+    let write = |case: &'static Compiled| match export::to_onnx(&case.frontend.fused, &case.build.quant) {
+        Ok(bytes) => Some((case, bytes)),
+        Err(problems) => {
+            println!("{}: {:?}", case.name, problems.iter().next().map(|problem| problem.message.clone()));
+            None
+        }
+    };
+    operators::compiled().into_iter().filter_map(write).collect()
+}
+
+#[test]
+fn written_models_read_back_as_the_same_integers() {
+    let mut failures = vec![];
+    let written = written();
+    assert!(written.len() > 40, "only {} models can be written", written.len());
+    for (case, bytes) in written {
+        let no_files = |_: &str| Err(std::io::ErrorKind::NotFound.into());
+        let mut frontend = driver::load(&bytes, &no_files, &BTreeMap::new())
+            .unwrap_or_else(|problem| panic!("{}: {problem:?}", case.name));
+        frontend.numerics = case.frontend.numerics;
+        let (graph, _) = driver::quantize(&frontend, &Ranges::default())
+            .unwrap_or_else(|problem| panic!("{}: {problem:?}", case.name));
+        for inputs in &case.inputs {
+            if evaluate(&graph, inputs) != evaluate(&case.build.quant, inputs) {
+                failures.push(format!("{}:\n{}\n{}", case.name, &**graph, &**case.build.quant));
+                break;
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} differ\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn written_models_run_elsewhere() {
+    let Some(python) = python() else { return };
+    // Where a difference vanishes, 32-bit floats are not exact enough to say what is right.
+    let written: Vec<_> = written().into_iter().filter(|(case, _)| case.steps.is_finite()).collect();
+    let job = |(case, bytes): &(&Compiled, Vec<u8>)| {
+        let graph = &case.build.quant;
+        let reals = |(&id, values): (&NodeId, &Vec<i32>)| dequantize(graph, id, values);
+        let inputs = case.inputs.iter().flat_map(|sample| graph.inputs().iter().zip(sample).flat_map(reals));
+        let inputs = inputs.flat_map(f32::to_le_bytes).collect();
+        Job { name: case.name.clone(), model: bytes.clone(), inputs }
+    };
+    let results = qdq::run(&written.iter().map(job).collect::<Vec<_>>(), &python).unwrap();
+    let mut total = Agreement::default();
+    for ((case, _), result) in written.iter().zip(results) {
+        let bytes = result.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let mut words = bytes.as_chunks::<4>().0.iter();
+        let mut agreement = Agreement::default();
+        for inputs in &case.inputs {
+            let outputs = case.build.quant.outputs().iter().zip(evaluate(&case.build.quant, inputs));
+            for (output, values) in outputs {
+                let params = case.build.quant.node(output.node).value.params();
+                for q in values {
+                    let word = *words.next().expect("as many results");
+                    let theirs = match params {
+                        Some(params) => {
+                            (f64::from(f32::from_le_bytes(word)) / params.scale.get()).round() as i32 + params.zero_point
+                        }
+                        None => i32::from_le_bytes(word),
+                    };
+                    agreement.add(q, theirs);
+                }
+            }
+        }
+        if agreement.share() < 0.98 || agreement.worst > 2 {
+            println!("{}: {:.4} equal, at most {} steps", case.name, agreement.share(), agreement.worst);
+        }
+        total = total.merge(agreement);
+    }
+    println!("{} elements, {:.5} equal, at most {} steps", total.elements, total.share(), total.worst);
+    assert!(total.share() > 0.995, "{total:?}");
 }
