@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use ptqc::calibrate::{Method, Origin};
 use ptqc::driver::{self, Build, Frontend, Options};
 use ptqc::evaluate::{dequantize, evaluate, quantize_input};
+use ptqc::ir::QuantType;
 use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
 use ptqc::program::interpret;
@@ -32,6 +33,8 @@ pub struct Case {
     pub range: (f32, f32),
     /// What the code shall be best at.
     pub goal: Goal,
+    /// The samples; random ones if there are none.
+    pub given: Vec<Vec<Vec<f32>>>,
 }
 
 /// A case after compilation, with samples and what the evaluator makes of them.
@@ -63,6 +66,7 @@ impl Case {
             steps: 2.0,
             range: (-1.0, 1.0),
             goal: Goal::default(),
+            given: vec![],
         }
     }
 
@@ -86,6 +90,11 @@ impl Case {
         Case { goal, ..self }
     }
 
+    /// With these samples instead of random ones.
+    pub fn given(self, given: Vec<Vec<Vec<f32>>>) -> Case {
+        Case { given, ..self }
+    }
+
     /// With a size for a symbolic dimension.
     pub fn pin(mut self, name: &str, size: usize) -> Case {
         self.pinned.insert(name.to_owned(), size);
@@ -101,7 +110,8 @@ impl Case {
     pub fn compile_to(&self, language: Language) -> Result<Compiled> {
         let no_files = |_: &str| Err(std::io::ErrorKind::NotFound.into());
         let frontend = driver::load(&self.model.bytes(), &no_files, &self.pinned)?;
-        let samples: Vec<Vec<Vec<f32>>> = (0..SAMPLES).map(|seed| self.sample(&frontend, seed)).collect();
+        let random = || (0..SAMPLES).map(|seed| self.sample(&frontend, seed)).collect();
+        let samples: Vec<Vec<Vec<f32>>> = if self.given.is_empty() { random() } else { self.given.clone() };
         let (calibrator, _) = driver::calibrate(&frontend.model, samples.iter().cloned().map(Ok), &|| {})?;
         let ranges = calibrator.finish(Method::MinMax, Origin::default())?;
         let options = Options {
@@ -144,6 +154,20 @@ impl Compiled {
 
     /// The largest distance between evaluator and float model, in steps of the output.
     pub fn deviation(&self) -> Result<f64> {
+        self.deviation_from(|real, _| real)
+    }
+
+    /// The same where results of the float model beyond the output's range count as the ends of the range: what samples
+    /// become on their way through the quantized inputs can lie outside of what calibration has seen.
+    pub fn deviation_within_range(&self) -> Result<f64> {
+        self.deviation_from(|real, ty| {
+            let Some(params) = ty.params() else { return real };
+            let [lo, hi] = [ty.dtype.min(), ty.dtype.max()].map(|end| params.dequantize(end) as f32);
+            real.clamp(lo, hi)
+        })
+    }
+
+    fn deviation_from(&self, expected: impl Fn(f32, &QuantType) -> f32) -> Result<f64> {
         let mut worst = 0.0f64;
         for (outputs, real) in self.outputs.iter().zip(self.float_outputs()?) {
             for ((output, real), integers) in self.build.quant.outputs().iter().zip(real).zip(outputs) {
@@ -153,7 +177,7 @@ impl Compiled {
                 let step = ty.params().map_or(1.0, |params| params.scale.get());
                 let values = dequantize(&self.build.quant, output.node, integers);
                 for (value, real) in values.iter().zip(&real) {
-                    worst = worst.max(f64::from((value - real).abs()) / step);
+                    worst = worst.max(f64::from((value - expected(*real, ty)).abs()) / step);
                 }
             }
         }

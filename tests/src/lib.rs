@@ -6,6 +6,7 @@ pub mod case;
 pub mod cases;
 pub mod figures;
 pub mod image;
+pub mod node_tests;
 pub mod onnx;
 pub mod projects;
 pub mod qdq;

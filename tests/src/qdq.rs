@@ -14,7 +14,7 @@ use ptqc::ops::conv::QConv;
 use ptqc::ops::linear::QLinear;
 use ptqc::ops::pad::{PadMode, QPad};
 use ptqc::ops::slice::QSlice;
-use ptqc::ops::unary::UnaryFn;
+use ptqc::ops::unary::{Plain, UnaryFn};
 use ptqc::ops::weighted::Weighted;
 use ptqc::ops::{FloatOp, QuantOp, affine::QAffine};
 
@@ -122,6 +122,8 @@ impl Agreement {
 pub struct Layers<'a> {
     graph: &'a Checked<Graph<Quant>>,
     ids: Vec<NodeId>,
+    /// Which of them the other runtime computes, too.
+    compared: Vec<bool>,
     values: Vec<BTreeMap<NodeId, Vec<i32>>>,
     /// What another runtime gets.
     pub job: Job,
@@ -140,18 +142,19 @@ impl<'a> Layers<'a> {
         let is_layer = |id: &NodeId| !matches!(graph.node(*id).op, QuantOp::Input(_) | QuantOp::Constant(_));
         let ids: Vec<NodeId> = graph.topological().into_iter().filter(is_layer).collect();
         let mut exporter = Exporter { onnx: Onnx::new(21), fresh: 0 };
-        for (index, &id) in ids.iter().enumerate() {
+        let compared: Vec<bool> = ids.iter().map(|&id| is_compared(graph, id, &functions)).collect();
+        let exported = || ids.iter().zip(&compared).enumerate().filter(|(_, (_, compared))| **compared);
+        for (index, (&id, _)) in exported() {
             exporter.layer(index, graph, id, &functions).with_context(|| format!("layer `{}`", graph.node(id).name))?;
         }
         let values: Vec<_> = samples.iter().map(|sample| evaluate_all(graph, sample)).collect();
         let mut inputs = vec![];
         for values in &values {
-            let operands =
-                ids.iter().flat_map(|&id| graph.operands(id)).filter(|&id| graph.node(id).value.dtype == DType::I8);
+            let operands = exported().flat_map(|(_, (&id, _))| graph.operands(id));
             inputs.extend(operands.flat_map(|operand| &values[&operand]).map(|&q| q as i8 as u8));
         }
         let job = Job { name: name.to_owned(), model: exporter.onnx.bytes(), inputs };
-        Ok(Layers { graph, ids, values, job })
+        Ok(Layers { graph, ids, compared, values, job })
     }
 
     /// Compares the other runtime's results with ours: name, kind and agreement of each layer.
@@ -159,7 +162,7 @@ impl<'a> Layers<'a> {
         let mut theirs = bytes.chunks_exact(4).map(|word| i32::from_le_bytes(word.try_into().unwrap_or_default()));
         let mut agreements = vec![Agreement::default(); self.ids.len()];
         for values in &self.values {
-            let compared = self.ids.iter().enumerate().filter(|(_, id)| is_compared(self.graph, **id));
+            let compared = self.ids.iter().enumerate().filter(|(index, _)| self.compared[*index]);
             for (index, id) in compared {
                 for &ours in &values[id] {
                     agreements[index].add(ours, theirs.next().context("the other runtime returned too little")?);
@@ -172,9 +175,45 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// Layers that move positions have nothing to dequantize.
-fn is_compared(graph: &Checked<Graph<Quant>>, id: NodeId) -> bool {
-    graph.operands(id).iter().all(|&operand| graph.node(operand).value.dtype == DType::I8)
+/// Layers that move positions have nothing to dequantize. Some operators have no counterpart of one node; their cases are
+/// compared as whole float models.
+fn is_compared(graph: &Checked<Graph<Quant>>, id: NodeId, functions: &BTreeMap<&str, &FloatOp>) -> bool {
+    let node = graph.node(id);
+    let is_exported = match (&node.op, functions.get(node.name.as_str())) {
+        (QuantOp::Table(_), Some(FloatOp::Unary(unary))) => unary.chain.iter().all(is_exported),
+        (
+            QuantOp::Conv(_)
+            | QuantOp::Linear(_)
+            | QuantOp::Affine(_)
+            | QuantOp::Table(_)
+            | QuantOp::Add(_)
+            | QuantOp::Mul(_)
+            | QuantOp::MaxPool(_)
+            | QuantOp::AveragePool(_)
+            | QuantOp::Mean(_)
+            | QuantOp::Softmax(_)
+            | QuantOp::ArgMax(_)
+            | QuantOp::Concat(_)
+            | QuantOp::Slice(_)
+            | QuantOp::Pad(_)
+            | QuantOp::Transpose(_)
+            | QuantOp::Reshape(_),
+            _,
+        ) => true,
+        _ => false,
+    };
+    is_exported && graph.operands(id).iter().all(|&operand| graph.node(operand).value.dtype == DType::I8)
+}
+
+/// Whether a function is an operator of the set that layers are exported with.
+fn is_exported(function: &UnaryFn) -> bool {
+    match function {
+        UnaryFn::Plain(function) => !matches!(function, Plain::GeluTanh | Plain::Trunc),
+        UnaryFn::Elu { width, .. } => *width == 1.0,
+        UnaryFn::Gated(gate) => gate.iter().all(is_exported),
+        UnaryFn::Compare { .. } => false,
+        _ => true,
+    }
 }
 
 struct Exporter {
@@ -190,9 +229,6 @@ impl Exporter {
         id: NodeId,
         functions: &BTreeMap<&str, &FloatOp>,
     ) -> Result<()> {
-        if !is_compared(graph, id) {
-            return Ok(());
-        }
         let node = graph.node(id);
         let mut operands = vec![];
         let mut types = vec![];
@@ -246,7 +282,8 @@ impl Exporter {
             }
             QuantOp::Mean(mean) => {
                 let axes = self.ints(&mean.axes.iter().map(|&axis| axis as i64).collect::<Vec<_>>());
-                let y = self.node("ReduceMean", &[&x[0], &axes], &[("keepdims", i64::from(mean.keep_dims).into())]);
+                let op = if mean.is_sum { "ReduceSum" } else { "ReduceMean" };
+                let y = self.node(op, &[&x[0], &axes], &[("keepdims", i64::from(mean.keep_dims).into())]);
                 self.clamped(y, mean.clamp, params(result)?)
             }
             QuantOp::Softmax(softmax) => self.node("Softmax", &[&x[0]], &[("axis", (softmax.axis as i64).into())]),
@@ -272,7 +309,7 @@ impl Exporter {
                 let shape = self.ints(&reshape.shape.dims().iter().map(|&size| size as i64).collect::<Vec<_>>());
                 self.node("Reshape", &[&x[0], &shape], &[])
             }
-            QuantOp::Input(_) | QuantOp::Constant(_) => bail!("not a layer"),
+            other => bail!("{} is not exported", other.kind()),
         })
     }
 
@@ -338,6 +375,25 @@ impl Exporter {
                 let gate = self.chain(gate, x.to_owned());
                 self.node("Mul", &[x, &gate], &[])
             }
+            UnaryFn::Plain(function) => self.node(&format!("{function:?}"), &[x], &[]),
+            UnaryFn::Elu { alpha, gamma, .. } => {
+                self.node("Selu", &[x], &[("alpha", (*alpha).into()), ("gamma", (*gamma).into())])
+            }
+            UnaryFn::ThresholdedRelu { threshold } => {
+                self.node("ThresholdedRelu", &[x], &[("alpha", (*threshold).into())])
+            }
+            UnaryFn::Shrink { lambda, bias } => {
+                self.node("Shrink", &[x], &[("lambd", (*lambda).into()), ("bias", (*bias).into())])
+            }
+            UnaryFn::Power { exponent } => {
+                let exponent = self.weights(&[], &[*exponent]);
+                self.node("Pow", &[x, &exponent], &[])
+            }
+            UnaryFn::PowerOf { base } => {
+                let base = self.weights(&[], &[*base]);
+                self.node("Pow", &[&base, x], &[])
+            }
+            UnaryFn::Compare { .. } => unreachable!("truth values are not exported"),
         }
     }
 

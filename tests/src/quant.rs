@@ -266,7 +266,8 @@ impl Random {
                 let multiplier = Multiplier::new(1.5 / count as f64).expect("the factor is in range");
                 let (input_zero, clamp) = (self.net.zero(x), self.clamp(zero));
                 let keep_dims = self.rng.bool();
-                let mean = QMean { axes, keep_dims, count, multiplier, input_zero, output_zero: zero, clamp };
+                let mean =
+                    QMean { axes, keep_dims, is_sum: false, count, multiplier, input_zero, output_zero: zero, clamp };
                 self.net.add(mean, &[x], zero)
             }
             _ => return,

@@ -82,6 +82,12 @@ fn model_facts(proto: &pb::ModelProto, onnx: &pb::GraphProto, nodes: &[OnnxNode]
     ModelFacts {
         opset: opset.map(|import| import.version).next().unwrap_or(0),
         shapes: outputs.filter_map(|name| Some((name.clone(), analysed.shape(name)?))).collect(),
+        not_real: nodes
+            .iter()
+            .flat_map(|node| &node.outputs)
+            .filter(|name| analysed.is_integer(name))
+            .cloned()
+            .collect(),
         used: nodes
             .iter()
             .flat_map(|node| node.inputs.iter().cloned())

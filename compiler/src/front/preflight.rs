@@ -11,7 +11,7 @@ use crate::diag::{Code, Diagnostic, Diagnostics};
 use crate::ir::Shape;
 
 /// Operator sets whose changes the importers know.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// What to do about a model that contradicts the specification.
 const CHECKER: &str = "check the model with `onnx.checker.check_model(model, full_check=True)` and export it again";

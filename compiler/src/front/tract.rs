@@ -256,6 +256,12 @@ impl Analysed {
         fact.and_then(|fact| fact.datum_type.concretize()).is_some_and(|datum_type| datum_type.is_float())
     }
 
+    /// Whether a tensor holds integers or truth values.
+    pub fn is_integer(&self, tensor: &str) -> bool {
+        let fact = self.outlets.get(tensor).and_then(|&outlet| self.model.outlet_fact(outlet).ok());
+        fact.and_then(|fact| fact.datum_type.concretize()).is_some_and(|datum_type| !datum_type.is_float())
+    }
+
     /// Nodes that tract cannot read. Where an importer of ours has found the reason, that is the better message.
     pub fn objections(&self) -> &[Diagnostic] {
         &self.objections

@@ -92,6 +92,11 @@ impl Params {
         Params { scale: Scale(1.0 / 128.0), zero_point: 0 }
     }
 
+    /// Parameters of results that are integers, such as truth values (0 and 1): the integers themselves.
+    pub fn integers() -> Params {
+        Params { scale: Scale(1.0), zero_point: 0 }
+    }
+
     /// Parameters of a tensor that is 0 everywhere.
     pub fn zero() -> Params {
         Params { scale: Scale(1.0), zero_point: 0 }

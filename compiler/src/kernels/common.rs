@@ -3,8 +3,9 @@
 use super::LayerBuilder;
 use crate::ir::{Clamp, Interval, Multiplier, Rounding};
 use crate::ops::fits_i32;
+use crate::ops::steps::{Steps, THRESHOLDS};
 use crate::plan::Dim;
-use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Type};
+use crate::program::{Affine, Buffer, Cmp, Elem, Expr, FunctionBuilder, Type};
 
 /// Loops over `dims`; the body gets one index for each tensor.
 pub fn loops(
@@ -114,4 +115,25 @@ pub fn clamped(value: Expr, ty: Type, clamp: Clamp) -> Expr {
 /// `value - zero`.
 pub fn less(value: Expr, zero: i32) -> Expr {
     if zero == 0 { value } else { value.sub(Expr::i32(i64::from(zero))) }
+}
+
+/// The thresholds of a rising function, as constant data of the accumulator's type.
+pub fn thresholds(b: &mut LayerBuilder, steps: &Steps, ty: Type) -> Buffer {
+    let elem = if ty == Type::I64 { Elem::I64 } else { Elem::I32 };
+    let (lo, hi) = (elem.interval().lo as i64, elem.interval().hi as i64);
+    let data = steps.thresholds.iter().map(|&threshold| threshold.clamp(lo, hi)).collect();
+    b.blob("threshold", "Accumulators at which the result takes a step.", elem, data)
+}
+
+/// Number of thresholds that are not greater than `acc`: a binary search that takes the same steps for all values.
+pub fn search(f: &mut FunctionBuilder, thresholds: Buffer, acc: &Expr) -> Expr {
+    let mut reached = Expr::i32(0);
+    let mut half = (THRESHOLDS as i64 + 1) / 2;
+    while half > 0 {
+        let next = f.lookup(thresholds, reached.clone().add(Expr::i32(half - 1)));
+        let more = Expr::select(Cmp::Le, next, acc.clone(), Expr::i32(half), Expr::i32(0));
+        reached = f.bind("reached", Type::I32, reached.add(more));
+        half /= 2;
+    }
+    reached
 }

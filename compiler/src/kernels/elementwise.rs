@@ -79,7 +79,7 @@ pub fn build_mul(b: &mut LayerBuilder) {
 }
 
 /// Loops over all operands, the views in `between`, and the result.
-fn common_loops(b: &LayerBuilder, between: &[View]) -> Vec<Dim> {
+pub fn common_loops(b: &LayerBuilder, between: &[View]) -> Vec<Dim> {
     let result = &b.result().view;
     let rank = b.result().ty.shape.rank();
     let operands: Vec<View> = (0..b.layer.operands.len()).map(|port| b.operand(port).view.extended(rank)).collect();
@@ -87,11 +87,13 @@ fn common_loops(b: &LayerBuilder, between: &[View]) -> Vec<Dim> {
     nest(&views).expect("the plan copies operands that share no loops with the result")
 }
 
-fn sum_type(precision: Precision) -> Type {
+/// The type that a sum is computed in.
+pub fn sum_type(precision: Precision) -> Type {
     if precision.wide { Type::I64 } else { Type::I32 }
 }
 
-fn finish_sum(f: &mut FunctionBuilder, sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
+/// From a sum to the result.
+pub fn finish_sum(f: &mut FunctionBuilder, sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
     let steps = match precision.even {
         // The sum holds one half already.
         true => half_even(f, sum.sub(Expr::i64(1 << (precision.shift - 1))), precision.shift),

@@ -1,30 +1,17 @@
-//! Mean over whole axes.
+//! Mean and sum over whole axes.
 
+use super::LayerBuilder;
 use super::common::{Requantize, loops};
-use super::{LayerBuilder, strides};
+use super::reduce::reduction_loops;
 use crate::ir::Interval;
 use crate::ops::QuantOp;
-use crate::plan::{Dim, joined};
 use crate::program::{Expr, Type};
 
 /// Builds the loops: for each element of the result, the sum over the reduced axes. The zero point is subtracted
 /// once for the whole sum.
 pub fn build(b: &mut LayerBuilder) {
     let Some(QuantOp::Mean(mean)) = b.op() else { return };
-    let input = &b.operand(0).ty.shape;
-    let (x_strides, y_strides) = (strides(&b.operand(0).view), strides(&b.result().view));
-    let is_reduced = |axis: &usize| mean.axes.contains(axis);
-    let dim = |axis: usize, more: Vec<isize>| Dim {
-        extent: input.dims()[axis],
-        strides: [vec![x_strides[axis] as isize], more].concat(),
-    };
-    let y_axis =
-        |axis: usize| if mean.keep_dims { axis } else { axis - mean.axes.iter().filter(|&&r| r < axis).count() };
-    let kept = (0..input.rank())
-        .filter(|axis| !is_reduced(axis))
-        .map(|axis| dim(axis, vec![y_strides[y_axis(axis)] as isize]));
-    let reduced = (0..input.rank()).filter(is_reduced).map(|axis| dim(axis, vec![]));
-    let (kept, reduced) = (joined(kept.collect()), joined(reduced.collect()));
+    let (kept, reduced) = reduction_loops(b, &mean.axes, mean.keep_dims);
     let count = mean.count as i128;
     let bound = Interval::new(-255 * count, 255 * count);
     let requantize = Requantize::new(bound, &[mean.multiplier], mean.output_zero, mean.clamp);

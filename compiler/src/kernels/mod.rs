@@ -4,6 +4,7 @@
 //! [`FAMILIES`]: of those that accept the layer and whose features the target has, the cheapest.
 
 mod arg_max;
+mod broadcast;
 mod common;
 mod conv;
 mod dsp;
@@ -16,6 +17,8 @@ mod mve;
 mod neon;
 mod pad;
 mod pool;
+mod reduce;
+mod resample;
 mod scalar;
 mod softmax;
 mod thumb;
@@ -99,6 +102,19 @@ const LOOPS: &[Kernel] = &[
     portable("arg_max", |layer, _| matches!(layer.work, Work::Operator(QuantOp::ArgMax(_))), arg_max::build),
     portable("concat", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Concat(_))), moves::build_concat),
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
+    portable("reduce", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Reduce(_))), reduce::build),
+    portable("resample", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Resample(_))), resample::build),
+    portable(
+        "interleave",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::Interleave(_))),
+        moves::build_interleave,
+    ),
+    portable("extreme", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Extreme(_))), broadcast::build_extreme),
+    portable("sum", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Sum(_))), broadcast::build_sum),
+    portable("select", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Select(_))), broadcast::build_select),
+    portable("compare", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Compare(_))), broadcast::build_compare),
+    portable("div", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Div(_))), broadcast::build_div),
+    portable("prelu", |layer, _| matches!(layer.work, Work::Operator(QuantOp::PRelu(_))), broadcast::build_prelu),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
 ];

@@ -23,6 +23,22 @@ pub fn build_concat(b: &mut LayerBuilder) {
     }
 }
 
+/// Each operand between the others.
+pub fn build_interleave(b: &mut LayerBuilder) {
+    let Some(QuantOp::Interleave(interleave)) = b.op() else { return };
+    let y_strides = strides(&b.result().view);
+    for (port, starts) in interleave.starts.iter().enumerate() {
+        let x = b.operand(port);
+        let x_strides = strides(&x.view);
+        let dims = (0..x.ty.shape.rank()).map(|axis| Dim {
+            extent: x.ty.shape.dims()[axis],
+            strides: vec![x_strides[axis] as isize, (y_strides[axis] * interleave.steps[axis]) as isize],
+        });
+        let start: usize = starts.iter().zip(&y_strides).map(|(start, stride)| start * stride).sum();
+        copy(b, port, &joined(dims.collect()), 0, start as i64);
+    }
+}
+
 /// Elements at regular distances.
 pub fn build_slice(b: &mut LayerBuilder) {
     let Some(QuantOp::Slice(slice)) = b.op() else { return };

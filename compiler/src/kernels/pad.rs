@@ -68,19 +68,5 @@ fn mirrored(b: &mut LayerBuilder, pad: &QPad) {
         let y_index = super::common::address(at, &y_strides);
         f.store(y_buffer, y_index, f.lookup(x_buffer, index));
     };
-    axes(&mut b.f, &order, y.ty.shape.dims(), &mut vec![Affine::default(); order.len()], &copy);
-}
-
-fn axes(
-    f: &mut FunctionBuilder,
-    order: &[usize],
-    dims: &[usize],
-    at: &mut Vec<Affine>,
-    body: &dyn Fn(&mut FunctionBuilder, &[Affine]),
-) {
-    let Some((&axis, inner)) = order.split_first() else { return body(f, at) };
-    f.each(&format!("i{axis}"), dims[axis], |f, position| {
-        at[axis] = position;
-        axes(f, inner, dims, at, body);
-    });
+    super::resample::nested(&mut b.f, &order, y.ty.shape.dims(), &mut vec![Affine::default(); order.len()], &copy);
 }

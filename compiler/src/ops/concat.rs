@@ -57,7 +57,7 @@ impl FloatOperator for Concat {
         self.shape(operands)
     }
 
-    fn shares_params(&self) -> bool {
+    fn shares_params(&self, _port: usize) -> bool {
         true
     }
 

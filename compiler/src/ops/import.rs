@@ -37,6 +37,8 @@ pub enum Attribute {
     Text(String),
     /// Integers.
     Ints(Vec<i64>),
+    /// Real numbers.
+    Floats(Vec<f32>),
     /// Anything else; no operator of ours reads it.
     Other,
 }
@@ -77,6 +79,8 @@ pub struct ModelFacts {
     pub opset: i64,
     /// Shapes of all tensors.
     pub shapes: BTreeMap<String, Shape>,
+    /// Tensors of integers or truth values.
+    pub not_real: BTreeSet<String>,
     /// Tensors that some node or output uses.
     pub used: BTreeSet<String>,
     /// What the model says of integers that stand for reals.
@@ -220,6 +224,11 @@ impl NodeImport<'_> {
         shape.cloned().ok_or_else(|| self.invalid(format!("the shape of output {port} is not known")))
     }
 
+    /// Whether an input holds real numbers rather than integers or truth values, as far as is known.
+    pub fn input_is_real(&self, port: usize) -> bool {
+        self.node.inputs.get(port).is_none_or(|name| !self.facts.not_real.contains(name))
+    }
+
     /// Spatial sizes of a `N x C x spatial` node.
     pub fn spatial(&self, id: NodeId) -> diag::Result<Vec<usize>> {
         match self.shape(id).dims() {
@@ -267,6 +276,15 @@ impl NodeImport<'_> {
             None => Ok(None),
             Some(Attribute::Ints(values)) => Ok(Some(values.clone())),
             Some(_) => Err(self.invalid(format!("attribute {name} is not a list of integers"))),
+        }
+    }
+
+    /// A list attribute of real numbers.
+    pub fn floats(&self, name: &str) -> diag::Result<Option<Vec<f32>>> {
+        match self.node.attributes.get(name) {
+            None => Ok(None),
+            Some(Attribute::Floats(values)) if values.iter().all(|value| value.is_finite()) => Ok(Some(values.clone())),
+            Some(_) => Err(self.invalid(format!("attribute {name} is not a list of numbers"))),
         }
     }
 

@@ -1,11 +1,11 @@
-//! Mean over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
+//! Mean and sum over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
 
-use super::average_pool::mean_multipliers;
 use super::export::{Export, list};
 use super::import::{Attribute, NodeImport};
+use super::mul::multipliers;
 use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Rounding, Shape};
+use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, RealClamp, Rounding, Shape};
 
 /// The mean over `axes`.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct Mean {
     pub axes: Vec<usize>,
     /// Whether the axes stay, with size 1.
     pub keep_dims: bool,
+    /// Whether the sum is wanted instead of the mean.
+    pub is_sum: bool,
     /// Fused activation.
     pub clamp: RealClamp,
 }
@@ -25,6 +27,8 @@ pub struct QMean {
     pub axes: Vec<usize>,
     /// Whether the axes stay, with size 1.
     pub keep_dims: bool,
+    /// Whether the result is the sum instead of the mean.
+    pub is_sum: bool,
     /// Number of elements of each sum.
     pub count: usize,
     /// From sum to result; includes the division by `count`.
@@ -37,32 +41,47 @@ pub struct QMean {
     pub clamp: Clamp,
 }
 
-/// Imports `ReduceMean`: axes are an attribute before opset 18, an input since.
+/// Imports `ReduceMean`.
 pub fn import_reduce_mean(cx: &mut NodeImport) -> diag::Result<()> {
+    import_reduction(cx, false)
+}
+
+/// Imports `ReduceSum`.
+pub fn import_reduce_sum(cx: &mut NodeImport) -> diag::Result<()> {
+    import_reduction(cx, true)
+}
+
+fn import_reduction(cx: &mut NodeImport, is_sum: bool) -> diag::Result<()> {
     let x = cx.activation(0)?;
+    let Some(axes) = reduced_axes(cx, x)? else {
+        cx.alias(0, x);
+        return Ok(());
+    };
+    let keep_dims = cx.int_or("keepdims", 1)? != 0;
+    cx.finish(0, Mean { axes, keep_dims, is_sum, clamp: RealClamp::NONE }, &[x]).map(drop)
+}
+
+/// The axes of a reduction: an attribute or an input, depending on operator and opset; all of them without either.
+/// `None` where that is to mean that nothing is reduced.
+pub fn reduced_axes(cx: &NodeImport, x: NodeId) -> diag::Result<Option<Vec<usize>>> {
     let rank = cx.shape(x).rank();
     let axes = match cx.optional(1) {
         Some(_) => Some(cx.int_constant(1)?),
         None => cx.ints("axes")?,
     };
     let no_op = cx.int_or("noop_with_empty_axes", 0)? != 0;
-    let axes = match axes.filter(|axes| !axes.is_empty()) {
-        Some(axes) => cx.axes(&axes, rank)?,
-        None if no_op => {
-            cx.alias(0, x);
-            return Ok(());
-        }
-        None => (0..rank).collect(),
-    };
-    let keep_dims = cx.int_or("keepdims", 1)? != 0;
-    cx.finish(0, Mean { axes, keep_dims, clamp: RealClamp::NONE }, &[x]).map(drop)
+    match axes.filter(|axes| !axes.is_empty()) {
+        Some(axes) => cx.axes(&axes, rank).map(Some),
+        None if no_op => Ok(None),
+        None => Ok(Some((0..rank).collect())),
+    }
 }
 
 /// Imports `GlobalAveragePool`.
 pub fn import_global(cx: &mut NodeImport) -> diag::Result<()> {
     let x = cx.activation(0)?;
     let axes = (2..2 + cx.spatial(x)?.len()).collect();
-    cx.finish(0, Mean { axes, keep_dims: true, clamp: RealClamp::NONE }, &[x]).map(drop)
+    cx.finish(0, Mean { axes, keep_dims: true, is_sum: false, clamp: RealClamp::NONE }, &[x]).map(drop)
 }
 
 /// Shape after a reduction over `axes`.
@@ -80,7 +99,7 @@ fn count(input: &Shape, axes: &[usize]) -> usize {
 
 impl FloatOperator for Mean {
     fn kind(&self) -> &'static str {
-        "Mean"
+        if self.is_sum { "Sum" } else { "Mean" }
     }
 
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
@@ -90,11 +109,13 @@ impl FloatOperator for Mean {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let count = count(&site.operands[0].shape, &self.axes);
+        let factor = x.scale.get() / y.scale.get() / if self.is_sum { 1.0 } else { count as f64 };
         Ok(QMean {
             axes: self.axes.clone(),
             keep_dims: self.keep_dims,
+            is_sum: self.is_sum,
             count,
-            multiplier: mean_multipliers(x.scale.get() / y.scale.get(), &[count], site.numerics)?[0],
+            multiplier: multipliers(&[factor], 255 * count as i64, site.numerics)?[0],
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
@@ -103,7 +124,13 @@ impl FloatOperator for Mean {
     }
 
     fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
-        let attributes = [("axes", list(&self.axes)), ("keepdims", Attribute::Int(self.keep_dims.into()))];
+        let keep_dims = ("keepdims", Attribute::Int(self.keep_dims.into()));
+        if self.is_sum {
+            // Its axes are an input since operator set 13.
+            let axes = export.ints(self.axes.iter().map(|&axis| axis as i64).collect());
+            return Ok(export.node("ReduceSum", &[site.x(), &axes], &[keep_dims]));
+        }
+        let attributes = [("axes", list(&self.axes)), keep_dims];
         Ok(export.node("ReduceMean", &[site.x()], &attributes))
     }
 
@@ -118,7 +145,7 @@ impl FloatOperator for Mean {
 
 impl QuantOperator for QMean {
     fn kind(&self) -> &'static str {
-        "Mean"
+        if self.is_sum { "Sum" } else { "Mean" }
     }
 
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {

@@ -8,22 +8,35 @@ pub mod add;
 pub mod affine;
 pub mod arg_max;
 pub mod average_pool;
+pub mod compare;
 pub mod concat;
 pub mod constant;
 pub mod conv;
+pub mod conv_transpose;
+pub mod depth_to_space;
+pub mod div;
 pub mod export;
+pub mod extreme;
 pub mod fixed_sum;
 pub mod import;
 pub mod input;
+pub mod interleave;
 pub mod linear;
 pub mod max_pool;
 pub mod mean;
 pub mod mul;
 pub mod pad;
+pub mod prelu;
+pub mod reduce;
 pub mod requantize;
+pub mod resample;
 pub mod reshape;
+pub mod resize;
+pub mod select;
 pub mod slice;
 pub mod softmax;
+pub mod steps;
+pub mod sum;
 pub mod transpose;
 pub mod unary;
 pub mod weighted;
@@ -59,9 +72,9 @@ pub trait FloatOperator: fmt::Debug {
     fn describe(&self) -> String {
         String::new()
     }
-    /// Whether operands and result must have equal scales and zero points, so that elements can be copied or compared:
-    /// `quantize` requantizes the operands, in their producers where it can.
-    fn shares_params(&self) -> bool {
+    /// Whether an operand and the result must have equal scales and zero points, so that elements can be copied or
+    /// compared: `quantize` requantizes the operand, in its producer where it can.
+    fn shares_params(&self, _port: usize) -> bool {
         false
     }
     /// The fused clamp, if the operator can carry one.
@@ -141,6 +154,16 @@ impl Site<'_> {
             Problem::unsupported("an operand holds positions (from ArgMax), not real numbers")
                 .help("make the positions an output of the model, and compute what follows in the application")
         })
+    }
+
+    /// Checks that all operands and the result have 8 bits, where an operator `kind` needs that.
+    pub fn expect_int8(&self, kind: &str) -> Result<(), Problem> {
+        let mut types = self.operands.iter().copied().chain([self.result]);
+        match types.find(|ty| ty.dtype != crate::ir::DType::I8) {
+            None => Ok(()),
+            Some(other) => Err(Problem::unsupported(format!("{kind} of {} is not supported", other.dtype))
+                .help("let the tensors around it have 8 bits")),
+        }
     }
 
     /// Scale and zero point of the result.
@@ -274,6 +297,16 @@ ops!(
     ArgMax(arg_max::ArgMax),
     Concat(concat::Concat),
     Slice(slice::Slice),
+    ConvTranspose(conv_transpose::ConvTranspose),
+    Interleave(interleave::Interleave),
+    Reduce(reduce::Reduce),
+    Resample(resample::Resample),
+    Extreme(extreme::Extreme),
+    Sum(sum::Sum),
+    Select(select::Select),
+    Compare(compare::Compare),
+    Div(div::Div),
+    PRelu(prelu::PRelu),
     Pad(pad::Pad),
     Transpose(transpose::Transpose),
     Reshape(reshape::Reshape),
@@ -299,6 +332,15 @@ ops!(
     ArgMax(arg_max::QArgMax),
     Concat(concat::QConcat),
     Slice(slice::QSlice),
+    Interleave(interleave::QInterleave),
+    Reduce(reduce::QReduce),
+    Resample(resample::QResample),
+    Extreme(extreme::QExtreme),
+    Sum(sum::QSum),
+    Select(select::QSelect),
+    Compare(compare::QCompare),
+    Div(div::QDiv),
+    PRelu(prelu::QPRelu),
     Pad(pad::QPad),
     Transpose(transpose::QTranspose),
     Reshape(reshape::QReshape),

@@ -1,11 +1,11 @@
-//! Product of two tensors, with broadcasting; quotient by a constant (ONNX `Mul`, `Div`).
+//! Product of two tensors, with broadcasting (ONNX `Mul`).
 
 use super::add::{evaluate_broadcast, infer_broadcast, scale_by_constant};
 use super::export::Export;
 use super::import::{NodeImport, Value};
 use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
-use crate::ir::{Clamp, FloatTensor, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
+use crate::ir::{Clamp, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
 
 /// `a * b`.
 #[derive(Debug, Clone)]
@@ -44,21 +44,6 @@ pub fn import_mul(cx: &mut NodeImport) -> diag::Result<()> {
         }
     };
     cx.define(0, product);
-    Ok(())
-}
-
-/// Imports `Div` by a constant.
-pub fn import_div(cx: &mut NodeImport) -> diag::Result<()> {
-    if !matches!(cx.input(1)?, Value::Constant(_)) {
-        return Err(cx.unsupported("the divisor is computed at run time", "a constant divisor is supported"));
-    }
-    let (x, c) = (cx.activation(0)?, cx.float_constant(1)?);
-    let reciprocal: Vec<f32> = c.data.iter().map(|&c| (1.0 / f64::from(c)) as f32).collect();
-    if reciprocal.iter().any(|value| !value.is_finite()) {
-        return Err(cx.non_finite("it divides by a constant that is 0 or too close to it"));
-    }
-    let quotient = scale_by_constant(cx, x, FloatTensor::new(c.shape, reciprocal))?;
-    cx.define(0, quotient);
     Ok(())
 }
 

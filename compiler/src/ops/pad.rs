@@ -163,7 +163,7 @@ impl FloatOperator for Pad {
         }
     }
 
-    fn shares_params(&self) -> bool {
+    fn shares_params(&self, _port: usize) -> bool {
         true
     }
 

@@ -1,7 +1,7 @@
 //! Functions of one number (Relu, Clip, Sigmoid, ...). On int8 every chain of them is one table of 256 entries.
 
 use super::export::Export;
-use super::import::{Attribute, NodeImport};
+use super::import::{Attribute, NodeImport, Value};
 use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, RealClamp, Shape};
@@ -36,6 +36,226 @@ pub enum UnaryFn {
     },
     /// `x * f(x)`: HardSwish, SiLU and the like.
     Gated(Vec<UnaryFn>),
+    /// A function without parameters.
+    Plain(Plain),
+    /// `x` if `x >= 0`, else `alpha * (exp(x / width) - 1)`, all times `gamma`: Elu, Celu and Selu.
+    Elu {
+        /// The limit far below 0, before the factor.
+        alpha: f32,
+        /// How far the exponential reaches.
+        width: f32,
+        /// Factor.
+        gamma: f32,
+    },
+    /// `x` if `x > threshold`, else 0.
+    ThresholdedRelu {
+        /// The threshold.
+        threshold: f32,
+    },
+    /// `x + bias` below `-lambda`, `x - bias` above `lambda`, else 0.
+    Shrink {
+        /// Where it begins.
+        lambda: f32,
+        /// How far it shifts.
+        bias: f32,
+    },
+    /// `x` to a constant power.
+    Power {
+        /// The exponent.
+        exponent: f32,
+    },
+    /// A constant to the power `x`.
+    PowerOf {
+        /// The base.
+        base: f32,
+    },
+    /// 1 if the comparison with a constant holds, else 0.
+    Compare {
+        /// The comparison.
+        relation: Relation,
+        /// What `x` is compared with.
+        value: f32,
+    },
+}
+
+/// Functions of ONNX without parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plain {
+    /// Absolute value.
+    Abs,
+    /// Inverse cosine.
+    Acos,
+    /// Inverse hyperbolic cosine.
+    Acosh,
+    /// Inverse sine.
+    Asin,
+    /// Inverse hyperbolic sine.
+    Asinh,
+    /// Inverse tangent.
+    Atan,
+    /// Inverse hyperbolic tangent.
+    Atanh,
+    /// Rounded up.
+    Ceil,
+    /// Cosine.
+    Cos,
+    /// Hyperbolic cosine.
+    Cosh,
+    /// Error function.
+    Erf,
+    /// `e` to the power `x`.
+    Exp,
+    /// Rounded down.
+    Floor,
+    /// `x * (1 + erf(x / sqrt(2))) / 2`.
+    Gelu,
+    /// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2`.
+    GeluTanh,
+    /// Natural logarithm.
+    Log,
+    /// `x * tanh(ln(1 + exp(x)))`.
+    Mish,
+    /// `1 / x`.
+    Reciprocal,
+    /// The nearest integer, ties to even.
+    Round,
+    /// -1, 0 or 1.
+    Sign,
+    /// Sine.
+    Sin,
+    /// Hyperbolic sine.
+    Sinh,
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `x / (1 + abs(x))`.
+    Softsign,
+    /// Square root.
+    Sqrt,
+    /// Tangent.
+    Tan,
+    /// Rounded towards 0.
+    Trunc,
+}
+
+/// A comparison of two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// Equal.
+    Equal,
+    /// Not equal.
+    NotEqual,
+    /// Less than.
+    Less,
+    /// Less than or equal.
+    LessOrEqual,
+    /// Greater than.
+    Greater,
+    /// Greater than or equal.
+    GreaterOrEqual,
+}
+
+impl Relation {
+    /// Whether it holds.
+    pub fn holds<T: PartialOrd>(self, a: &T, b: &T) -> bool {
+        match self {
+            Relation::Equal => a == b,
+            Relation::NotEqual => a != b,
+            Relation::Less => a < b,
+            Relation::LessOrEqual => a <= b,
+            Relation::Greater => a > b,
+            Relation::GreaterOrEqual => a >= b,
+        }
+    }
+
+    /// The relation that holds for `(b, a)` where this one holds for `(a, b)`.
+    pub fn swapped(self) -> Relation {
+        match self {
+            Relation::Equal | Relation::NotEqual => self,
+            Relation::Less => Relation::Greater,
+            Relation::LessOrEqual => Relation::GreaterOrEqual,
+            Relation::Greater => Relation::Less,
+            Relation::GreaterOrEqual => Relation::LessOrEqual,
+        }
+    }
+
+    /// As mathematicians write it, in ASCII.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Relation::Equal => "==",
+            Relation::NotEqual => "!=",
+            Relation::Less => "<",
+            Relation::LessOrEqual => "<=",
+            Relation::Greater => ">",
+            Relation::GreaterOrEqual => ">=",
+        }
+    }
+}
+
+impl Plain {
+    /// The function as ONNX nodes; those that came after operator set 17 are written out.
+    fn export(self, export: &mut Export, x: &str) -> Result<String, Problem> {
+        let written_out = matches!(self, Plain::Gelu | Plain::GeluTanh | Plain::Mish | Plain::Trunc);
+        match self {
+            Plain::Gelu => {
+                let (root, one, half) = (
+                    export.floats(&[], vec![std::f32::consts::FRAC_1_SQRT_2]),
+                    export.floats(&[], vec![1.0]),
+                    export.floats(&[], vec![0.5]),
+                );
+                let scaled = export.node("Mul", &[x, &root], &[]);
+                let erf = export.node("Erf", &[&scaled], &[]);
+                let sum = export.node("Add", &[&erf, &one], &[]);
+                let product = export.node("Mul", &[x, &sum], &[]);
+                Ok(export.node("Mul", &[&product, &half], &[]))
+            }
+            Plain::Mish => {
+                let softplus = export.node("Softplus", &[x], &[]);
+                let tanh = export.node("Tanh", &[&softplus], &[]);
+                Ok(export.node("Mul", &[x, &tanh], &[]))
+            }
+            _ if written_out => Err(Problem::unsupported(format!("`{self:?}` has no form in operator set 17"))),
+            // The names are ONNX's.
+            _ => Ok(export.node(&format!("{self:?}"), &[x], &[])),
+        }
+    }
+
+    fn apply(self, x: f64) -> f64 {
+        use std::f64::consts::{FRAC_1_SQRT_2, PI};
+        match self {
+            Plain::Abs => x.abs(),
+            Plain::Acos => x.acos(),
+            Plain::Acosh => x.acosh(),
+            Plain::Asin => x.asin(),
+            Plain::Asinh => x.asinh(),
+            Plain::Atan => x.atan(),
+            Plain::Atanh => x.atanh(),
+            Plain::Ceil => x.ceil(),
+            Plain::Cos => x.cos(),
+            Plain::Cosh => x.cosh(),
+            Plain::Erf => libm::erf(x),
+            Plain::Exp => x.exp(),
+            Plain::Floor => x.floor(),
+            Plain::Gelu => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
+            Plain::GeluTanh => 0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+            Plain::Log => x.ln(),
+            Plain::Mish => x * softplus(x).tanh(),
+            Plain::Reciprocal => 1.0 / x,
+            Plain::Round => x.round_ties_even(),
+            Plain::Sign => f64::from(i8::from(x > 0.0) - i8::from(x < 0.0)),
+            Plain::Sin => x.sin(),
+            Plain::Sinh => x.sinh(),
+            Plain::Softplus => softplus(x),
+            Plain::Softsign => x / (1.0 + x.abs()),
+            Plain::Sqrt => x.sqrt(),
+            Plain::Tan => x.tan(),
+            Plain::Trunc => x.trunc(),
+        }
+    }
+}
+
+/// `ln(1 + exp(x))` without overflow.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 /// Functions applied one after the other.
@@ -69,6 +289,26 @@ impl UnaryFn {
             UnaryFn::HardSigmoid { alpha, beta } => (f64::from(*alpha) * x + f64::from(*beta)).clamp(0.0, 1.0),
             UnaryFn::Linear { scale, shift } => f64::from(*scale) * x + f64::from(*shift),
             UnaryFn::Gated(gate) => x * apply_chain(gate, x),
+            UnaryFn::Plain(function) => function.apply(x),
+            UnaryFn::Elu { alpha, width, gamma } => {
+                let [alpha, width, gamma] = [alpha, width, gamma].map(|&value| f64::from(value));
+                gamma * if x >= 0.0 { x } else { alpha * (x / width).exp_m1() }
+            }
+            UnaryFn::ThresholdedRelu { threshold } => {
+                if x > f64::from(*threshold) {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            UnaryFn::Shrink { lambda, bias } => match f64::from(*lambda) {
+                lambda if x < -lambda => x + f64::from(*bias),
+                lambda if x > lambda => x - f64::from(*bias),
+                _ => 0.0,
+            },
+            UnaryFn::Power { exponent } => x.powf(f64::from(*exponent)),
+            UnaryFn::PowerOf { base } => f64::from(*base).powf(x),
+            UnaryFn::Compare { relation, value } => f64::from(u8::from(relation.holds(&x, &f64::from(*value)))),
         }
     }
 
@@ -99,6 +339,36 @@ impl UnaryFn {
                 let gate = export_chain(gate, export, x)?;
                 export.node("Mul", &[x, &gate], &[])
             }
+            UnaryFn::Plain(function) => function.export(export, x)?,
+            UnaryFn::Elu { alpha, width: 1.0, gamma: 1.0 } => {
+                export.node("Elu", &[x], &[("alpha", Attribute::Float(*alpha))])
+            }
+            UnaryFn::Elu { alpha, width: 1.0, gamma } => {
+                let attributes = [("alpha", Attribute::Float(*alpha)), ("gamma", Attribute::Float(*gamma))];
+                export.node("Selu", &[x], &attributes)
+            }
+            UnaryFn::Elu { alpha, .. } => export.node("Celu", &[x], &[("alpha", Attribute::Float(*alpha))]),
+            UnaryFn::ThresholdedRelu { threshold } => {
+                export.node("ThresholdedRelu", &[x], &[("alpha", Attribute::Float(*threshold))])
+            }
+            UnaryFn::Shrink { lambda, bias } => {
+                let attributes = [("lambd", Attribute::Float(*lambda)), ("bias", Attribute::Float(*bias))];
+                export.node("Shrink", &[x], &attributes)
+            }
+            UnaryFn::Power { exponent } => {
+                let exponent = scalar(*exponent);
+                export.node("Pow", &[x, &exponent], &[])
+            }
+            UnaryFn::PowerOf { base } => {
+                let base = scalar(*base);
+                export.node("Pow", &[&base, x], &[])
+            }
+            UnaryFn::Compare { relation, .. } => {
+                return Err(Problem::unsupported(format!(
+                    "a comparison (`x {} number`) has truth values, which QDQ models have no form for",
+                    relation.symbol()
+                )));
+            }
         })
     }
 
@@ -111,6 +381,13 @@ impl UnaryFn {
             UnaryFn::HardSigmoid { alpha, beta } => format!("hard sigmoid {alpha:?} {beta:?}"),
             UnaryFn::Linear { scale, shift } => format!("*{scale:?} {shift:+?}"),
             UnaryFn::Gated(gate) => format!("x * ({})", describe_chain(gate)),
+            UnaryFn::Plain(function) => format!("{function:?}").to_lowercase(),
+            UnaryFn::Elu { alpha, width, gamma } => format!("elu {alpha:?} {width:?} {gamma:?}"),
+            UnaryFn::ThresholdedRelu { threshold } => format!("thresholded relu {threshold:?}"),
+            UnaryFn::Shrink { lambda, bias } => format!("shrink {lambda:?} {bias:?}"),
+            UnaryFn::Power { exponent } => format!("^{exponent:?}"),
+            UnaryFn::PowerOf { base } => format!("{base:?}^"),
+            UnaryFn::Compare { relation, value } => format!("{} {value:?}", relation.symbol()),
         }
     }
 }
@@ -190,6 +467,124 @@ pub fn import_hard_swish(cx: &mut NodeImport) -> diag::Result<()> {
     finish(cx, UnaryFn::Gated(vec![UnaryFn::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }]))
 }
 
+/// Imports a function without parameters.
+pub fn import_plain(cx: &mut NodeImport, function: Plain) -> diag::Result<()> {
+    finish(cx, UnaryFn::Plain(function))
+}
+
+/// Imports `Neg`.
+pub fn import_neg(cx: &mut NodeImport) -> diag::Result<()> {
+    finish(cx, UnaryFn::Linear { scale: -1.0, shift: 0.0 })
+}
+
+/// Imports `Elu`.
+pub fn import_elu(cx: &mut NodeImport) -> diag::Result<()> {
+    let alpha = cx.float_or("alpha", 1.0)?;
+    finish(cx, UnaryFn::Elu { alpha, width: 1.0, gamma: 1.0 })
+}
+
+/// Imports `Celu`.
+pub fn import_celu(cx: &mut NodeImport) -> diag::Result<()> {
+    let alpha = cx.float_or("alpha", 1.0)?;
+    if alpha == 0.0 {
+        return Err(cx.invalid("attribute alpha is 0"));
+    }
+    finish(cx, UnaryFn::Elu { alpha, width: alpha, gamma: 1.0 })
+}
+
+/// Imports `Selu`; the defaults are ONNX's.
+pub fn import_selu(cx: &mut NodeImport) -> diag::Result<()> {
+    let (alpha, gamma) = (cx.float_or("alpha", 1.673_263_2)?, cx.float_or("gamma", 1.050_701)?);
+    finish(cx, UnaryFn::Elu { alpha, width: 1.0, gamma })
+}
+
+/// Imports `ThresholdedRelu`.
+pub fn import_thresholded_relu(cx: &mut NodeImport) -> diag::Result<()> {
+    let threshold = cx.float_or("alpha", 1.0)?;
+    finish(cx, UnaryFn::ThresholdedRelu { threshold })
+}
+
+/// Imports `Shrink`.
+pub fn import_shrink(cx: &mut NodeImport) -> diag::Result<()> {
+    let (lambda, bias) = (cx.float_or("lambd", 0.5)?, cx.float_or("bias", 0.0)?);
+    finish(cx, UnaryFn::Shrink { lambda, bias })
+}
+
+/// Imports `Swish`: `x * sigmoid(alpha * x)`.
+pub fn import_swish(cx: &mut NodeImport) -> diag::Result<()> {
+    let scale = cx.float_or("alpha", 1.0)?;
+    let linear = UnaryFn::Linear { scale, shift: 0.0 };
+    let gate = if scale == 1.0 { vec![UnaryFn::Sigmoid] } else { vec![linear, UnaryFn::Sigmoid] };
+    finish(cx, UnaryFn::Gated(gate))
+}
+
+/// Imports `Gelu`, exact or with the hyperbolic tangent.
+pub fn import_gelu(cx: &mut NodeImport) -> diag::Result<()> {
+    let function = match cx.string_or("approximate", "none")?.as_str() {
+        "none" => Plain::Gelu,
+        "tanh" => Plain::GeluTanh,
+        other => return Err(cx.invalid(format!("attribute approximate is `{other}`"))),
+    };
+    import_plain(cx, function)
+}
+
+/// Imports `Not`.
+pub fn import_not(cx: &mut NodeImport) -> diag::Result<()> {
+    finish(cx, UnaryFn::Compare { relation: Relation::Equal, value: 0.0 })
+}
+
+/// Imports `Pow` where one of the operands is a constant number.
+pub fn import_pow(cx: &mut NodeImport) -> diag::Result<()> {
+    let advice = "make the exponent one number that is known at compile time, or write the power as Exp(b * Log(a))";
+    match (cx.input(0)?, cx.input(1)?) {
+        (_, Value::Constant(_)) => {
+            let (x, exponent) = (cx.activation(0)?, uniform(cx, 1)?);
+            let Some((exponent, shape)) = exponent else {
+                return Err(cx.unsupported("the exponent has several values", advice));
+            };
+            let y = super::resample::broadcast_to(cx, x, &shape)?;
+            let square = UnaryFn::Gated(vec![UnaryFn::Linear { scale: 1.0, shift: 0.0 }]);
+            let function = if exponent == 2.0 { square } else { UnaryFn::Power { exponent } };
+            cx.finish(0, Unary::new(function), &[y]).map(drop)
+        }
+        (Value::Constant(_), _) => {
+            let (base, x) = (uniform(cx, 0)?, cx.activation(1)?);
+            let Some((base, shape)) = base else {
+                return Err(cx.unsupported("the base has several values", advice));
+            };
+            let y = super::resample::broadcast_to(cx, x, &shape)?;
+            cx.finish(0, Unary::new(UnaryFn::PowerOf { base }), &[y]).map(drop)
+        }
+        _ => Err(cx.unsupported("base and exponent are computed at run time", advice)),
+    }
+}
+
+/// The value of a constant input that has only one, and its shape.
+pub fn uniform(cx: &NodeImport, port: usize) -> diag::Result<Option<(f32, Shape)>> {
+    let constant = cx.float_constant(port)?;
+    let first = constant.data.first().copied();
+    Ok(first.filter(|first| constant.data.iter().all(|value| value == first)).map(|value| (value, constant.shape)))
+}
+
+/// Imports `Cast`. Quantized values have no type, so only what changes numbers becomes code: real numbers that become
+/// integers lose their fraction, and truth values are 0 or 1.
+pub fn import_cast(cx: &mut NodeImport) -> diag::Result<()> {
+    const BOOL: i64 = 9;
+    let to = cx.int_or("to", 1)?;
+    match to {
+        1 | 10 | 11 | 16 => pass_on(cx),
+        BOOL => finish(cx, UnaryFn::Compare { relation: Relation::NotEqual, value: 0.0 }),
+        _ if cx.input_is_real(0) => finish(cx, UnaryFn::Plain(Plain::Trunc)),
+        _ => pass_on(cx),
+    }
+}
+
+fn pass_on(cx: &mut NodeImport) -> diag::Result<()> {
+    let x = cx.activation(0)?;
+    cx.define(0, x);
+    Ok(())
+}
+
 fn finish(cx: &mut NodeImport, function: UnaryFn) -> diag::Result<()> {
     let x = cx.activation(0)?;
     cx.finish(0, Unary::new(function), &[x]).map(drop)
@@ -208,6 +603,7 @@ impl FloatOperator for Unary {
         match self.chain.last() {
             Some(UnaryFn::Sigmoid | UnaryFn::HardSigmoid { .. }) => ParamsRule::Fixed(Params::unit_interval()),
             Some(UnaryFn::Tanh) => ParamsRule::Fixed(Params::symmetric_unit()),
+            Some(UnaryFn::Compare { .. }) => ParamsRule::Fixed(Params::integers()),
             _ => ParamsRule::Own,
         }
     }

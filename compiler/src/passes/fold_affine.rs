@@ -62,7 +62,7 @@ impl Map {
 /// The axis that the output channels of a weighted operator run along.
 fn channel_axis(op: &FloatOp, shape: &Shape) -> Option<usize> {
     match op {
-        FloatOp::Conv(_) => Some(1),
+        FloatOp::Conv(_) | FloatOp::ConvTranspose(_) => Some(1),
         FloatOp::Linear(_) => shape.rank().checked_sub(1),
         FloatOp::Affine(affine) => Some(affine.axis),
         _ => None,
@@ -80,6 +80,10 @@ fn into_producer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     }
     let (bias, clamp) = match &mut op {
         FloatOp::Conv(conv) => {
+            conv.weights.scale_rows(&map.scale);
+            (&mut conv.bias, &mut conv.clamp)
+        }
+        FloatOp::ConvTranspose(conv) => {
             conv.weights.scale_rows(&map.scale);
             (&mut conv.bias, &mut conv.clamp)
         }

@@ -10,6 +10,7 @@ mod fuse_gate;
 mod fuse_padding;
 mod hoist_elementwise;
 mod merge_unary;
+mod split_transposed;
 
 use crate::diag::{self, Diagnostic};
 use crate::ir::{Checked, Float, Graph, NodeId, Origin};
@@ -34,12 +35,20 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "fuse_activation", run: fuse_activation::run },
 ];
 
+/// Passes that make several nodes of one, which the others could no longer fuse. They run once, behind all others.
+pub const LATE_PASSES: &[Pass] = &[Pass { name: "split_transposed", run: split_transposed::run }];
+
 /// Runs all passes until nothing changes.
 pub fn run(graph: Checked<Graph<Float>>) -> diag::Result<Checked<Graph<Float>>> {
-    let mut graph = graph;
+    let graph = run_all(graph, PASSES)?;
+    let graph = run_all(graph, LATE_PASSES)?;
+    run_all(graph, PASSES)
+}
+
+fn run_all(mut graph: Checked<Graph<Float>>, passes: &[Pass]) -> diag::Result<Checked<Graph<Float>>> {
     loop {
         let mut changed = false;
-        for pass in PASSES {
+        for pass in passes {
             let mut rewritten = graph.into_inner();
             changed |= (pass.run)(&mut rewritten);
             rewritten.remove_unused();

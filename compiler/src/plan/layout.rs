@@ -15,6 +15,8 @@ use crate::diag::{self, Diagnostic};
 use crate::ir::{Checked, Graph, Node, NodeId, Origin, Quant, QuantType, Shape};
 use crate::kernels;
 use crate::ops::QuantOp;
+use crate::ops::mean::QMean;
+use crate::ops::reduce::QReduce;
 
 /// A plan without addresses in the arena.
 pub fn lay_out(graph: &Checked<Graph<Quant>>, target: &Target, goal: Goal) -> diag::Result<Plan> {
@@ -192,16 +194,20 @@ impl Layouter<'_> {
                     operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);
                 same.map_or_else(|| View::row_major(shape), |tensor| tensor.view.clone())
             }
-            QuantOp::Mean(mean) if !mean.keep_dims => {
-                let kept: Vec<usize> = (0..first.ty.shape.rank()).filter(|axis| !mean.axes.contains(axis)).collect();
+            QuantOp::Mean(QMean { axes, keep_dims: false, .. })
+            | QuantOp::Reduce(QReduce { axes, keep_dims: false, .. }) => {
+                let kept: Vec<usize> = (0..first.ty.shape.rank()).filter(|axis| !axes.contains(axis)).collect();
                 let order = first.view.order().into_iter().filter_map(|axis| kept.iter().position(|&k| k == axis));
                 View::dense(shape, &order.collect::<Vec<_>>())
             }
             QuantOp::MaxPool(_)
             | QuantOp::AveragePool(_)
             | QuantOp::Mean(_)
+            | QuantOp::Reduce(_)
             | QuantOp::Concat(_)
             | QuantOp::Slice(_)
+            | QuantOp::Interleave(_)
+            | QuantOp::Resample(_)
             | QuantOp::Pad(_) => View::dense(shape, &first.view.order()),
             _ => View::row_major(shape),
         }

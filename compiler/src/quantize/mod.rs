@@ -62,11 +62,8 @@ impl Quantizer<'_> {
         let node = self.source.node(id);
         let value = self.value(id);
         let mut operands: Vec<NodeId> = self.source.operands(id).iter().map(|operand| self.ids[operand]).collect();
-        if node.op.shares_params() {
-            operands = operands
-                .into_iter()
-                .map(|operand| self.requantized(operand, &value, &node.name))
-                .collect::<diag::Result<_>>()?;
+        for (_, operand) in operands.iter_mut().enumerate().filter(|(port, _)| node.op.shares_params(*port)) {
+            *operand = self.requantized(*operand, &value, &node.name)?;
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
         let site = Site { operands: types, result: &value, numerics: self.numerics };

@@ -59,9 +59,9 @@ pub fn assign(
     }
     problems.extend(missing_ranges(&missing, ranges));
     // Backwards, so that nested joins take over the parameters of the outermost.
-    for &id in order.iter().rev().filter(|&&id| graph.node(id).op.shares_params()) {
-        let wanted = assigned[&id];
-        for operand in graph.operands(id) {
+    for &id in order.iter().rev() {
+        let (op, wanted) = (&graph.node(id).op, assigned[&id]);
+        for (_, operand) in graph.operands(id).into_iter().enumerate().filter(|(port, _)| op.shares_params(*port)) {
             impose(graph, operand, wanted, &mut assigned);
         }
     }
@@ -95,7 +95,7 @@ fn prescribe(graph: &Graph<Float>, id: NodeId, wanted: &Requantize, prescribed: 
         // A table can end in any parameters.
         _ if matches!(op, FloatOp::Unary(_)) => true,
         ParamsRule::Own => true,
-        ParamsRule::SameAsOperand if op.shares_params() => true,
+        ParamsRule::SameAsOperand if op.shares_params(0) => true,
         ParamsRule::SameAsOperand => return prescribe(graph, graph.operands(id)[0], wanted, prescribed),
         ParamsRule::Fixed(_) | ParamsRule::Index => false,
     };
@@ -205,8 +205,8 @@ fn data_range(data: &[f32]) -> Option<Range> {
 /// The image of the operand's range under the operator.
 fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let node = graph.node(id);
-    if node.observed.is_some() || matches!(node.op, FloatOp::Constant(_)) {
-        return known(graph, ranges, id);
+    if let Some(range) = known(graph, ranges, id) {
+        return Some(range);
     }
     let operand = derived_forwards(graph, ranges, *graph.operands(id).first()?)?;
     match &node.op {
@@ -234,6 +234,15 @@ fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Optio
             data_range(&ends.collect::<Vec<_>>())
         }
         op if op.params_rule() == ParamsRule::SameAsOperand => Some(result),
+        // The range of the join is imposed on what is joined anyway.
+        op if graph
+            .operands(consumer)
+            .iter()
+            .zip(0..)
+            .any(|(&operand, port)| operand == id && op.shares_params(port)) =>
+        {
+            Some(result)
+        }
         _ => None,
     }
 }
@@ -250,7 +259,7 @@ fn impose(graph: &Graph<Float>, id: NodeId, wanted: Assignment, assigned: &mut B
             FloatOp::Unary(_) => true,
             op => match op.params_rule() {
                 ParamsRule::Own => true,
-                ParamsRule::SameAsOperand if op.shares_params() => true,
+                ParamsRule::SameAsOperand if op.shares_params(0) => true,
                 ParamsRule::SameAsOperand => impose(graph, graph.operands(id)[0], wanted, assigned),
                 ParamsRule::Fixed(_) | ParamsRule::Index => false,
             },

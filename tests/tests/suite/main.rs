@@ -9,6 +9,7 @@ mod examples;
 mod figures;
 mod kernels;
 mod memory;
+mod node_tests;
 mod operators;
 mod optimize;
 mod process;

@@ -219,8 +219,16 @@ fn operators_on_each_channel_pass_constants_on() {
     let average = net.add(average, &[max], 3);
     let count = net.dims(average)[2..].iter().product();
     let multiplier = Multiplier::new(1.0 / count as f64).unwrap();
-    let mean =
-        QMean { axes: vec![2, 3], keep_dims: false, count, multiplier, input_zero: 3, output_zero: 3, clamp: FULL };
+    let mean = QMean {
+        axes: vec![2, 3],
+        keep_dims: false,
+        is_sum: false,
+        count,
+        multiplier,
+        input_zero: 3,
+        output_zero: 3,
+        clamp: FULL,
+    };
     let mean = net.add(mean, &[average], 3);
     let y = net.linear(mean, rows(&[0, 0], 4), RELU);
     net.output(y);

@@ -526,7 +526,8 @@ fn written_models_run_elsewhere() {
                     let word = *words.next().expect("as many results");
                     let theirs = match params {
                         Some(params) => {
-                            (f64::from(f32::from_le_bytes(word)) / params.scale.get()).round() as i32 + params.zero_point
+                            (f64::from(f32::from_le_bytes(word)) / params.scale.get()).round() as i32
+                                + params.zero_point
                         }
                         None => i32::from_le_bytes(word),
                     };
