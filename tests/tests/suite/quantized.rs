@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use ptqc::calibrate::Ranges;
+use ptqc::calibrate::{Method, Origin, Ranges};
 use ptqc::driver::{self, Frontend};
-use ptqc::evaluate::{dequantize, evaluate};
+use ptqc::evaluate::{dequantize, evaluate, quantize_input};
 use ptqc::export;
 use ptqc::ir::{Checked, Graph, NodeId, Quant};
+use ptqc::ops::QuantOp;
 use ptqc_tests::cases::Compiled;
-use ptqc_tests::onnx::{Attr, Onnx};
+use ptqc_tests::onnx::{Attr, Onnx, numbers};
 use ptqc_tests::qdq::{self, Agreement, Job};
 use ptqc_tests::toolchain;
 
@@ -492,7 +493,7 @@ fn written_models_read_back_as_the_same_integers() {
             .unwrap_or_else(|problem| panic!("{}: {problem:?}", case.name));
         for inputs in &case.inputs {
             if evaluate(&graph, inputs) != evaluate(&case.build.quant, inputs) {
-                failures.push(format!("{}:\n{}\n{}", case.name, &**graph, &**case.build.quant));
+                failures.push(format!("{}:\n{}\n{}", case.name, *graph, *case.build.quant));
                 break;
             }
         }
@@ -542,4 +543,67 @@ fn written_models_run_elsewhere() {
     }
     println!("{} elements, {:.5} equal, at most {} steps", total.elements, total.share(), total.worst);
     assert!(total.share() > 0.995, "{total:?}");
+}
+
+/// Ranges of 16 random samples.
+fn calibrated(frontend: &Frontend) -> Ranges {
+    let len: usize = frontend.model.inputs[0].shape.len();
+    let samples = (0..16).map(|seed| Ok(vec![numbers(seed, len)]));
+    let (calibrator, _) = driver::calibrate(&frontend.model, samples, &|| {}).unwrap();
+    calibrator.finish(Method::default(), Origin::default()).unwrap()
+}
+
+/// The largest distance of the integer model from the executed one, in steps of the result.
+fn worst_distance(frontend: &Frontend, graph: &Checked<Graph<Quant>>) -> f64 {
+    let len: usize = frontend.model.inputs[0].shape.len();
+    let output = graph.outputs()[0].node;
+    let step = graph.node(output).value.params().expect("outputs are reals").scale.get();
+    let mut state = frontend.model.runner().unwrap().state().unwrap();
+    let distance = |seed| {
+        let sample = numbers(seed, len);
+        let float = state.run(std::slice::from_ref(&sample)).unwrap().swap_remove(0);
+        let inputs = vec![quantize_input(graph, graph.inputs()[0], &sample)];
+        let ours = dequantize(graph, output, &evaluate(graph, &inputs)[0]);
+        let distances = ours.iter().zip(&float).map(|(a, b)| f64::from((a - b).abs()) / step);
+        distances.fold(0.0, f64::max)
+    };
+    (0..16).map(distance).fold(0.0, f64::max)
+}
+
+#[test]
+fn what_the_model_leaves_real_is_calibrated() {
+    let model = image().pair("x", "x").stored("w", &[4, 2, 3, 3], &Weights::per_channel(I8, 4, 0, 0));
+    let model = model.node("Conv", &["x_d", "w"], &["c"]).node("Tanh", &["c"], &["t"]).random("v", &[3, 4, 1, 1]);
+    let frontend = loaded("partly", &model.node("Conv", &["t", "v"], &["y"]).output("y"));
+    let ranges = calibrated(&frontend);
+    assert!(ranges.get("x_q").is_none(), "integers have no range of reals");
+    let (graph, _) = driver::quantize(&frontend, &ranges).unwrap();
+    let input = graph.node(graph.inputs()[0]).value.params().expect("inputs are reals");
+    assert_eq!((input.scale.as_f32(), input.zero_point), (0.02, 3), "calibration leaves alone what is given");
+    assert!(worst_distance(&frontend, &graph) <= 2.0);
+}
+
+#[test]
+fn dynamic_models_keep_their_weights() {
+    let weights = Weights::per_tensor(U8, 121);
+    let mut model = Onnx::new(13).input("x", &[1, 2, 6, 6]).stored("w", &[4, 2, 3, 3], &weights);
+    let stored: Vec<i32> = model.graph().initializer[0].raw_data.iter().map(|&w| i32::from(w) - 121).collect();
+    model.graph().node.pop();
+    let model = model
+        .node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"])
+        .node("ConvInteger", &["q", "w_q", "z", "w_z"], &["a"])
+        .node_with("Cast", &["a"], &["f"], &[("to", 1.into())])
+        .node("Mul", &["s", "w_s"], &["k"])
+        .node("Mul", &["f", "k"], &["y"])
+        .output("y");
+    let frontend = loaded("dynamic", &model);
+    let (graph, _) = driver::quantize(&frontend, &calibrated(&frontend)).unwrap();
+    let convs = graph.topological().into_iter().filter_map(|id| match &graph.node(id).op {
+        QuantOp::Conv(conv) => Some(conv.weighted.clone()),
+        _ => None,
+    });
+    let conv = convs.last().expect("a convolution");
+    let factors: Vec<i32> = (0..4).flat_map(|channel_idx| conv.factors(channel_idx).collect::<Vec<_>>()).collect();
+    assert_eq!(factors, stored);
+    assert!(worst_distance(&frontend, &graph) <= 2.0);
 }
