@@ -11,6 +11,7 @@ mod inspect;
 mod lists;
 mod metrics;
 mod quantize;
+mod report;
 mod run;
 mod source;
 
@@ -42,6 +43,8 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Compare the accuracy of the float and the integer model
     Eval(eval::EvalArgs),
+    /// Show what quantization does to a model: errors by layer, their causes, and what would help
+    Report(report::ReportArgs),
     /// Run the integer model on inputs and write its outputs as .npy files
     Run(run::RunArgs),
     /// Write the quantized model as ONNX in QDQ form, for other runtimes
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Bench(args) => bench::run(&args),
