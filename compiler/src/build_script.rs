@@ -45,10 +45,10 @@ use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::driver;
 use crate::files::{self, Source, output};
-use crate::ir::Numerics;
+use crate::ir::{DType, Numerics};
 use crate::plan::Goal;
 use crate::print::{self, ArenaMode, Bundle, Language, WeightsMemory};
-use crate::recipe::{RangesFrom, Recipe, find_target, symbol_prefix, weights};
+use crate::recipe::{PrecisionFrom, RangesFrom, Recipe, find_target, symbol_prefix, weights};
 use crate::render;
 use crate::report::Report;
 #[cfg(feature = "samples")]
@@ -70,6 +70,7 @@ pub struct Build {
     method: Method,
     #[cfg(feature = "samples")]
     preprocess: Preprocess,
+    precision: PrecisionFrom,
     target: Option<String>,
     language: Language,
     goal: Goal,
@@ -108,6 +109,7 @@ impl Build {
             method: Method::default(),
             #[cfg(feature = "samples")]
             preprocess: Preprocess::default(),
+            precision: PrecisionFrom::default(),
             target: None,
             language: Language::Rust,
             goal: Goal::default(),
@@ -151,6 +153,24 @@ impl Build {
     #[cfg(feature = "samples")]
     pub fn preprocess(&mut self, preprocess: Preprocess) -> &mut Build {
         self.preprocess = preprocess;
+        self
+    }
+
+    /// Type of the activations: [`DType::I8`], the default, or [`DType::I16`].
+    pub fn activations(&mut self, dtype: DType) -> &mut Build {
+        self.precision.activations = Some(dtype);
+        self
+    }
+
+    /// Type of the weights: [`DType::I8`], the default, or [`DType::I4`].
+    pub fn weights_type(&mut self, dtype: DType) -> &mut Build {
+        self.precision.weights = Some(dtype);
+        self
+    }
+
+    /// A file with the precision of single layers and tensors, by convention `MODEL.recipe.toml`.
+    pub fn recipe(&mut self, file: impl Into<PathBuf>) -> &mut Build {
+        self.precision.file = Some(file.into());
         self
     }
 
@@ -255,8 +275,11 @@ impl Build {
     }
 
     fn generate_for(&self, target: &'static Target) -> Result<Generated> {
+        self.check_precision()?;
         let recipe = Recipe {
             dims: self.dims.clone(),
+            precision: self.precision.clone(),
+            settings: self.precision.settings()?,
             ranges: self.ranges_from()?,
             numerics: self.numerics,
             target,
@@ -272,6 +295,7 @@ impl Build {
         let mut source = files::load_model(&self.model, &self.dims)?;
         source.frontend.numerics = self.numerics.unwrap_or(source.frontend.numerics);
         let mut read = source.read.clone();
+        read.extend(self.precision.file.clone());
         let (ranges, mut warnings) = self.load_ranges(&recipe.ranges, &source, &mut read)?;
         let build = driver::build(&source.frontend, &ranges, &recipe.options(&source)).map_err(in_model)?;
         warnings.extend(in_model(build.warnings));
@@ -296,6 +320,17 @@ impl Build {
     #[cfg(not(feature = "samples"))]
     fn ranges_from(&self) -> Result<RangesFrom> {
         Ok(self.ranges.clone().map_or(RangesFrom::Model, RangesFrom::File))
+    }
+
+    fn check_precision(&self) -> Result<()> {
+        let PrecisionFrom { activations, weights, .. } = self.precision;
+        let wrong = |given: Option<DType>, allowed: [DType; 2]| given.filter(|given| !allowed.contains(given));
+        let message = match (wrong(activations, [DType::I8, DType::I16]), wrong(weights, [DType::I8, DType::I4])) {
+            (Some(dtype), _) => format!("activations cannot be of type {dtype}: int8 and int16 are possible"),
+            (None, Some(dtype)) => format!("weights cannot be of type {dtype}: int8 and int4 are possible"),
+            (None, None) => return Ok(()),
+        };
+        Err(Diagnostic::error(Code::InvalidOption, message).into())
     }
 
     fn no_ranges(&self, message: &str) -> Diagnostics {

@@ -133,7 +133,8 @@ impl Writer<'_> {
         for output in self.graph.outputs() {
             let value = &self.graph.node(output.node).value;
             let real = self.names[&output.node].clone();
-            if real != output.name {
+            // An input that is an output as well keeps its name.
+            if real != output.name && self.graph.node(output.node).name != output.name {
                 self.export.named_node("Identity", &[&real], &output.name, &[]);
             }
             outputs.push((output.name.clone(), value.shape.dims().to_vec(), value.dtype == DType::I32));

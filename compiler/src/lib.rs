@@ -39,6 +39,6 @@ pub use build_script::{Build, Generated};
 pub use calibrate::Method;
 #[cfg(feature = "samples")]
 pub use files::data::Preprocess;
-pub use ir::Numerics;
+pub use ir::{DType, Numerics};
 pub use plan::Goal;
 pub use print::{ArenaMode, Language};

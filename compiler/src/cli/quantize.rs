@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::output;
-use super::source::{ModelArgs, PreprocessArgs, RangesArgs};
+use super::source::{ModelArgs, PrecisionArgs, PreprocessArgs, RangesArgs};
 use crate::diag;
 use crate::driver;
 use crate::export;
@@ -17,6 +17,8 @@ pub struct QuantizeArgs {
     model: ModelArgs,
     #[command(flatten)]
     ranges: RangesArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// The file to write [default: MODEL.qdq.onnx, in this folder]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -32,7 +34,8 @@ pub fn run(args: &QuantizeArgs) -> diag::Result<()> {
     let source = args.model.load()?;
     let ranges = args.ranges.load(&source, &args.preprocess.preprocess())?;
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
-    let (graph, warnings) = driver::quantize(&source.frontend, &ranges).map_err(in_model)?;
+    let (graph, warnings) =
+        driver::quantize(&source.frontend, &ranges, &args.precision.settings()?).map_err(in_model)?;
     super::warn(&in_model(warnings));
     let bytes = export::to_onnx(&source.frontend.fused, &graph).map_err(in_model)?;
     let path = args.output.clone().unwrap_or_else(|| {

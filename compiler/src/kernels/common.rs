@@ -69,18 +69,23 @@ impl Requantize {
         Requantize { bound, largest, rounding, output_zero, clamp }
     }
 
+    /// Whether accumulator times multiplier fits 64 bits.
+    fn fits_product(self) -> bool {
+        self.bound.lo.abs().max(self.bound.hi.abs()) * self.largest < i128::from(i64::MAX / 2)
+    }
+
     /// `clamp(output_zero + round(acc * multiplier / 2^shift))`; both are of any signed type.
     pub fn apply(self, f: &mut FunctionBuilder, acc: Expr, multiplier: Expr) -> Expr {
         let multiplier = match multiplier {
             Expr::Const(Type::I64, _) => multiplier,
             other => other.cast(Type::I64),
         };
-        let product = acc.cast(Type::I64).mul(multiplier);
         let Rounding { shift, even } = self.rounding;
         let half = 1i64 << (shift - 1);
-        let steps = match even {
-            false => product.add(Expr::i64(half)).shr(shift),
-            true => half_even(f, product, shift),
+        let steps = match (even, self.fits_product()) {
+            (true, _) => half_even(f, acc.cast(Type::I64).mul(multiplier), shift),
+            (false, true) => acc.cast(Type::I64).mul(multiplier).add(Expr::i64(half)).shr(shift),
+            (false, false) => in_two_parts(f, acc, multiplier),
         };
         let reach = |acc: i128| ((acc * self.largest + i128::from(half)) >> shift) + i128::from(self.output_zero);
         let (lo, hi) = (reach(self.bound.lo).min(reach(0)), reach(self.bound.hi).max(reach(0)));
@@ -105,6 +110,18 @@ pub fn half_even(f: &mut FunctionBuilder, product: Expr, shift: u32) -> Expr {
     let odd = below.clone().sub(below.shr(1).mul(Expr::i64(2)));
     let odd = odd.max(Expr::i64(0)).min(Expr::i64(1));
     product.add(odd).add(Expr::i64((1 << (shift - 1)) - 1)).shr(shift)
+}
+
+/// `(acc * multiplier + 2^30) >> 31` where the product has more than 64 bits; see
+/// [`Multiplier::accepts`].
+fn in_two_parts(f: &mut FunctionBuilder, acc: Expr, multiplier: Expr) -> Expr {
+    let multiplier = f.bind("factor", Type::I64, multiplier);
+    let high = f.bind("high", Type::I64, acc.clone().cast(Type::I64).shr(16));
+    // Always within the bounds; they let the checker see it.
+    let low = acc.cast(Type::I64).sub(high.clone().mul(Expr::i64(1 << 16)));
+    let low = clamped(low, Type::I64, Clamp { lo: 0, hi: 0xffff });
+    let low = low.mul(multiplier.clone()).add(Expr::i64(1 << 30)).shr(16);
+    high.mul(multiplier).add(low).shr(15)
 }
 
 /// `value` within `clamp`.

@@ -35,6 +35,10 @@ impl FloatOperator for ArgMax {
         "ArgMax"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_reduction(operands[0], &[self.axis], self.keep_dims)
     }

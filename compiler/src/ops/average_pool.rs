@@ -8,7 +8,7 @@ use super::max_pool::{evaluate_pool, infer_pool, pool_attributes};
 use super::mul::multipliers;
 use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape, Window};
+use crate::ir::{Clamp, DType, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape, Window};
 
 /// The mean over the taps inside the input, or inside input and padding.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct QAveragePool {
     pub include_pad: bool,
     /// One for each number of taps that a window can have.
     pub multipliers: BTreeMap<usize, Multiplier>,
+    /// Type of the input.
+    pub input_type: DType,
     /// The integer that stands for 0 in the input.
     pub input_zero: i32,
     /// The integer that stands for 0 in the result.
@@ -75,6 +77,10 @@ impl FloatOperator for AveragePool {
         "AveragePool"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let result = infer_pool(operands[0], &self.window)?;
         if divisors(&self.window, self.include_pad, operands[0], &result).contains(&0) {
@@ -86,12 +92,14 @@ impl FloatOperator for AveragePool {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let counts = divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape);
-        let multipliers = mean_multipliers(x.scale.get() / y.scale.get(), &counts, site.numerics)?;
+        let multipliers =
+            mean_multipliers(x.scale.get() / y.scale.get(), (&counts, site.operands[0].dtype), site.numerics)?;
         let multipliers: BTreeMap<usize, Multiplier> = counts.into_iter().zip(multipliers).collect();
         Ok(QAveragePool {
             window: self.window.clone(),
             include_pad: self.include_pad,
             multipliers,
+            input_type: site.operands[0].dtype,
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
@@ -124,11 +132,25 @@ impl FloatOperator for AveragePool {
     }
 }
 
-/// From a sum of `count` differences to their mean for each count, `ratio` being input step by output step.
-pub fn mean_multipliers(ratio: f64, counts: &[usize], numerics: Numerics) -> Result<Vec<Multiplier>, Problem> {
+/// From a sum of `count` differences of elements of a type to their mean for each count, `ratio` being input step by output
+/// step.
+pub fn mean_multipliers(
+    ratio: f64,
+    (counts, input): (&[usize], DType),
+    numerics: Numerics,
+) -> Result<Vec<Multiplier>, Problem> {
     let factors: Vec<f64> = counts.iter().map(|&count| ratio / count as f64).collect();
     let most = counts.iter().max().copied().unwrap_or(1);
-    multipliers(&factors, 255 * most as i64, numerics)
+    multipliers(&factors, sum_reach(most, input), numerics)
+}
+
+/// All sums of so many differences to the zero point, whatever that is.
+pub fn sum_reach(count: usize, input: DType) -> Interval {
+    let most = match input {
+        DType::I4 | DType::I8 => 255,
+        DType::I16 | DType::I32 => -i128::from(input.min()),
+    };
+    Interval::new(-most * count as i128, most * count as i128)
 }
 
 impl QuantOperator for QAveragePool {
@@ -144,9 +166,9 @@ impl QuantOperator for QAveragePool {
         let x = operands[0];
         let sizes = &x.ty.shape.dims()[2..];
         evaluate_pool(&self.window, &x.ty.shape, &result.shape, |index, positions| {
-            let sum: i32 = positions.iter().map(|&p| x.data[p] - self.input_zero).sum();
+            let sum: i64 = positions.iter().map(|&p| i64::from(x.data[p] - self.input_zero)).sum();
             let count = divisor(&self.window, self.include_pad, &index[2..], sizes);
-            self.clamp.apply(self.output_zero + self.multipliers[&count].apply(sum))
+            self.clamp.apply_wide(i64::from(self.output_zero) + self.multipliers[&count].apply_wide(sum))
         })
     }
 
@@ -167,7 +189,8 @@ impl QuantOperator for QAveragePool {
     }
 
     fn accumulator(&self) -> Option<Interval> {
-        let taps = self.window.taps() as i64;
-        Some(Interval::new(taps * i64::from(-128 - self.input_zero), taps * i64::from(127 - self.input_zero)))
+        let (taps, zero) = (self.window.taps() as i128, i128::from(self.input_zero));
+        let Interval { lo, hi } = self.input_type.interval();
+        Some(Interval::new(taps * (lo - zero), taps * (hi - zero)))
     }
 }

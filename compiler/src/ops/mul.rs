@@ -5,7 +5,7 @@ use super::export::Export;
 use super::import::{NodeImport, Value};
 use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
+use crate::ir::{Clamp, DType, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
 
 /// `a * b`.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Mul {
 pub struct QMul {
     /// Zero points of the operands.
     pub zeros: [i32; 2],
+    /// Types of the operands.
+    pub types: [DType; 2],
     /// From product to result.
     pub multiplier: Multiplier,
     /// The integer that stands for 0 in the result.
@@ -56,6 +58,10 @@ impl FloatOperator for Mul {
         Some(2)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_broadcast(operands)
     }
@@ -66,9 +72,10 @@ impl FloatOperator for Mul {
             Numerics::Native => a.scale.get() * b.scale.get() / y.scale.get(),
             Numerics::Ort => f64::from(a.scale.as_f32() * b.scale.as_f32() / y.scale.as_f32()),
         };
-        let multiplier = multipliers(&[factor], 255 * 255, site.numerics)?[0];
+        let (zeros, types) = ([a.zero_point, b.zero_point], [0, 1].map(|port| site.operands[port].dtype));
+        let multiplier = multipliers(&[factor], reach(types), site.numerics)?[0];
         let clamp = self.clamp.quantize(y, site.result.dtype);
-        Ok(QMul { zeros: [a.zero_point, b.zero_point], multiplier, output_zero: y.zero_point, clamp }.into())
+        Ok(QMul { zeros, types, multiplier, output_zero: y.zero_point, clamp }.into())
     }
 
     fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
@@ -84,13 +91,12 @@ impl FloatOperator for Mul {
     }
 }
 
-/// A multiplier for each factor of numbers of at most this magnitude; all round alike.
-pub fn multipliers(factors: &[f64], reach: i64, numerics: Numerics) -> Result<Vec<Multiplier>, Problem> {
-    let bound = Interval::new(-reach, reach);
+/// A multiplier for each factor of numbers within `bound`; all round alike.
+pub fn multipliers(factors: &[f64], bound: Interval, numerics: Numerics) -> Result<Vec<Multiplier>, Problem> {
     let native = |&factor: &f64| Multiplier::new(factor).filter(|multiplier| multiplier.accepts(bound));
     let shift = Multiplier::exact_shift(factors.iter().copied());
-    let exact: Option<Vec<Multiplier>> =
-        factors.iter().map(|&factor| Multiplier::exact(factor, shift, reach)).collect();
+    let most = i64::try_from(bound.lo.abs().max(bound.hi.abs())).unwrap_or(i64::MAX);
+    let exact: Option<Vec<Multiplier>> = factors.iter().map(|&factor| Multiplier::exact(factor, shift, most)).collect();
     let native = || factors.iter().map(native).collect();
     let multipliers = match numerics {
         Numerics::Native => native(),
@@ -118,8 +124,9 @@ impl QuantOperator for QMul {
 
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         evaluate_broadcast(operands, &result.shape, |a, b| {
+            // Two of 16 bits reach 2^30.
             let product = (a - self.zeros[0]) * (b - self.zeros[1]);
-            self.clamp.apply(self.output_zero + self.multiplier.apply(product))
+            self.clamp.apply_wide(i64::from(self.output_zero) + self.multiplier.apply_wide(product.into()))
         })
     }
 
@@ -133,9 +140,22 @@ impl QuantOperator for QMul {
     }
 
     fn accumulator(&self) -> Option<Interval> {
-        let reach = |zero: i32| (-128 - zero, 127 - zero);
-        let ((a_lo, a_hi), (b_lo, b_hi)) = (reach(self.zeros[0]), reach(self.zeros[1]));
+        let reach = |port: usize| {
+            let (Interval { lo, hi }, zero) = (self.types[port].interval(), i128::from(self.zeros[port]));
+            (lo - zero, hi - zero)
+        };
+        let ((a_lo, a_hi), (b_lo, b_hi)) = (reach(0), reach(1));
         let products = [a_lo * b_lo, a_lo * b_hi, a_hi * b_lo, a_hi * b_hi];
         products.into_iter().map(Interval::point).reduce(Interval::hull)
     }
+}
+
+/// All products of operands of these types, whatever their zero points are.
+pub fn reach(types: [DType; 2]) -> Interval {
+    let most = |dtype: DType| match dtype {
+        DType::I4 | DType::I8 => 255,
+        DType::I16 | DType::I32 => -i64::from(dtype.min()),
+    };
+    let most = most(types[0]) * most(types[1]);
+    Interval::new(-most, most)
 }

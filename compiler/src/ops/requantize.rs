@@ -104,7 +104,7 @@ impl Requantize {
             // Both operands are far from the bounds of 64 bits, unless the quotient saturates.
             (steps as i64).saturating_add(self.params.zero_point.into()).clamp(dtype.min().into(), dtype.max().into())
         };
-        Table { entries: (-128..=127).map(|q| entry(q) as i8).collect() }
+        Table { entries: (-128..=127).map(|q| entry(q) as i16).collect() }
     }
 }
 
