@@ -5,6 +5,7 @@ use super::constant::Constant;
 use super::export::Export;
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::import::{NodeImport, Value};
+use super::mask;
 use super::unary::{Unary, UnaryFn};
 use super::{ExportSite, FloatOp, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
@@ -67,8 +68,13 @@ pub fn import_sub(cx: &mut NodeImport) -> diag::Result<()> {
 }
 
 fn add_constant_operand(cx: &mut NodeImport, x: usize, constant: usize) -> diag::Result<NodeId> {
-    let (x, c) = (cx.activation(x)?, cx.float_constant(constant)?);
-    add_constant(cx, x, c)
+    let x = cx.activation(x)?;
+    let addend = cx.any_float_constant(constant)?;
+    if mask::is_endless(&addend) {
+        return mask::add_endless(cx, x, addend);
+    }
+    let addend = cx.float_constant(constant)?;
+    add_constant(cx, x, addend)
 }
 
 /// `x + c`, in the cheapest form: one number, one number for each channel, or a whole tensor.

@@ -6,6 +6,7 @@ use super::export::Export;
 use super::import::{Attribute, NodeImport, Value};
 use super::rescale::Rescale;
 use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use crate::calibrate::Ranges;
 use crate::diag;
 use crate::ir::{DType, Numerics, Params, QuantType, RealClamp, Shape};
 
@@ -79,6 +80,26 @@ pub enum UnaryFn {
         /// What `x` is compared with.
         value: f32,
     },
+    /// A sum or product of two functions of the same number.
+    Joined {
+        /// What joins them.
+        join: Join,
+        /// The first.
+        a: Vec<UnaryFn>,
+        /// The second.
+        b: Vec<UnaryFn>,
+    },
+}
+
+/// What joins two functions of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// `a(x) + b(x)`.
+    Add,
+    /// `a(x) - b(x)`.
+    Subtract,
+    /// `a(x) * b(x)`.
+    Multiply,
 }
 
 /// Functions of ONNX without parameters.
@@ -312,6 +333,14 @@ impl UnaryFn {
             UnaryFn::Power { exponent } => x.powf(f64::from(*exponent)),
             UnaryFn::PowerOf { base } => f64::from(*base).powf(x),
             UnaryFn::Compare { relation, value } => f64::from(u8::from(relation.holds(&x, &f64::from(*value)))),
+            UnaryFn::Joined { join, a, b } => {
+                let (a, b) = (apply_chain(a, x), apply_chain(b, x));
+                match join {
+                    Join::Add => a + b,
+                    Join::Subtract => a - b,
+                    Join::Multiply => a * b,
+                }
+            }
         }
     }
 
@@ -341,6 +370,15 @@ impl UnaryFn {
             UnaryFn::Gated(gate) => {
                 let gate = export_chain(gate, export, x)?;
                 export.node("Mul", &[x, &gate], &[])
+            }
+            UnaryFn::Joined { join, a, b } => {
+                let (a, b) = (export_chain(a, export, x)?, export_chain(b, export, x)?);
+                let op_type = match join {
+                    Join::Add => "Add",
+                    Join::Subtract => "Sub",
+                    Join::Multiply => "Mul",
+                };
+                export.node(op_type, &[&a, &b], &[])
             }
             UnaryFn::Plain(function) => function.export(export, x)?,
             UnaryFn::Elu { alpha, width: 1.0, gamma: 1.0 } => {
@@ -391,6 +429,15 @@ impl UnaryFn {
             UnaryFn::Power { exponent } => format!("^{exponent:?}"),
             UnaryFn::PowerOf { base } => format!("{base:?}^"),
             UnaryFn::Compare { relation, value } => format!("{} {value:?}", relation.symbol()),
+            UnaryFn::Joined { join, a, b } => {
+                let sign = match join {
+                    Join::Add => '+',
+                    Join::Subtract => '-',
+                    Join::Multiply => '*',
+                };
+                let part = |chain: &[UnaryFn]| if chain.is_empty() { "x".to_owned() } else { describe_chain(chain) };
+                format!("({}) {sign} ({})", part(a), part(b))
+            }
         }
     }
 }
@@ -450,7 +497,9 @@ impl Table {
 
 /// The same reals with other parameters or in another type.
 pub fn convert(input: &QuantType, output: &QuantType) -> Result<QuantOp, Problem> {
-    let site = Site { operands: vec![input], result: output, weights: DType::I8, numerics: Numerics::Native };
+    let ranges = Ranges::new();
+    let site =
+        Site { operands: vec![input], result: output, weights: DType::I8, ranges: &ranges, numerics: Numerics::Native };
     Unary { chain: vec![] }.quantize(&site)
 }
 

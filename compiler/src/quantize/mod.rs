@@ -43,6 +43,7 @@ pub fn quantize(
     resolution::check(graph, ranges, &assigned.types, &mut problems);
     let mut quantizer = Quantizer {
         source: graph,
+        ranges,
         wanted,
         assigned: &assigned,
         numerics,
@@ -71,6 +72,7 @@ pub fn quantize(
 
 struct Quantizer<'a> {
     source: &'a Checked<Graph<Float>>,
+    ranges: &'a Ranges,
     wanted: Wanted,
     assigned: &'a Assigned,
     numerics: Numerics,
@@ -92,7 +94,13 @@ impl Quantizer<'_> {
             }
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site { operands: types, result: &value, weights: self.wanted.weights[&id], numerics: self.numerics };
+        let site = Site {
+            operands: types,
+            result: &value,
+            weights: self.wanted.weights[&id],
+            ranges: self.ranges,
+            numerics: self.numerics,
+        };
         let op = match self.assigned.types[&id] {
             Assignment::Zero => zeros(&value),
             Assignment::Params(..) | Assignment::Index => {
