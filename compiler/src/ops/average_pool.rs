@@ -92,7 +92,8 @@ impl FloatOperator for AveragePool {
         let mut multipliers = BTreeMap::new();
         for count in divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape) {
             let ratio = x.scale.get() / y.scale.get();
-            multipliers.insert(count, mean_multiplier(ratio, count, (count, site.operands[0].dtype))?);
+            multipliers
+                .insert(count, mean_multiplier(ratio, count, (count, site.operands[0].dtype), site.result.dtype)?);
         }
         Ok(QAveragePool {
             window: self.window.clone(),
@@ -122,9 +123,14 @@ impl FloatOperator for AveragePool {
 
 /// From a sum of `terms` differences of elements of a type to their sum divided by `count`, `ratio` being input step by
 /// output step.
-pub fn mean_multiplier(ratio: f64, count: usize, (terms, input): (usize, DType)) -> Result<Multiplier, Problem> {
+pub fn mean_multiplier(
+    ratio: f64,
+    count: usize,
+    (terms, input): (usize, DType),
+    result: DType,
+) -> Result<Multiplier, Problem> {
     Multiplier::new(ratio / count as f64)
-        .filter(|multiplier| multiplier.accepts(sum_reach(terms, input)))
+        .filter(|multiplier| multiplier.accepts_for(sum_reach(terms, input), result))
         .ok_or_else(weighted::too_narrow)
 }
 

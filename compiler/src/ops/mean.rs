@@ -123,6 +123,7 @@ impl FloatOperator for Mean {
                 x.scale.get() / y.scale.get(),
                 if self.is_sum { 1 } else { count },
                 (count, site.operands[0].dtype),
+                site.result.dtype,
             )?,
             input_type: site.operands[0].dtype,
             input_zero: x.zero_point,

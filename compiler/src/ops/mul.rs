@@ -70,7 +70,7 @@ impl FloatOperator for Mul {
         let factor = a.scale.get() * b.scale.get() / y.scale.get();
         let (zeros, types) = ([a.zero_point, b.zero_point], [0, 1].map(|port| site.operands[port].dtype));
         let multiplier = Multiplier::new(factor)
-            .filter(|multiplier| multiplier.accepts(reach(types)))
+            .filter(|multiplier| multiplier.accepts_for(reach(types), site.result.dtype))
             .ok_or_else(weighted::too_narrow)?;
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QMul { zeros, types, multiplier, output_zero: y.zero_point, clamp }.into())

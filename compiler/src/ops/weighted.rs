@@ -71,7 +71,7 @@ impl Weighted {
             channels.push(channel);
         }
         let input_type = site.operands[0].dtype;
-        check_products(&channels, row_len, input_type)?;
+        check_products(&channels, row_len, (input_type, site.result.dtype))?;
         Ok(Weighted {
             weights: quantized,
             weight_type: site.weights,
@@ -103,6 +103,12 @@ impl Weighted {
         self.channels.retain(|_| rows.next() == Some(&true));
     }
 
+    /// The narrowest type that holds all results.
+    fn least_result_type(&self) -> DType {
+        let bytes = Clamp::full(DType::I8);
+        if self.clamp.lo < bytes.lo || self.clamp.hi > bytes.hi { DType::I16 } else { DType::I8 }
+    }
+
     /// Whether some sum needs more than 32 bits.
     pub fn is_wide(&self) -> bool {
         self.accumulator().is_some_and(|bound| !fits_i32(bound))
@@ -115,7 +121,7 @@ impl Weighted {
         for channel in &self.channels {
             check_accumulator(products, channel.bias.into(), channel.bound, self.input_type)?;
         }
-        check_products(&self.channels, products, self.input_type)
+        check_products(&self.channels, products, (self.input_type, self.least_result_type()))
     }
 
     /// All values any accumulator can take.
@@ -126,7 +132,7 @@ impl Weighted {
     /// From accumulator to result.
     pub fn finish(&self, channel_idx: usize, acc: i64) -> i32 {
         let Channel { multiplier, bound, .. } = &self.channels[channel_idx];
-        let steps = match fits_i32(*bound) {
+        let steps = match fits_i32(*bound) && multiplier.left_shift() == 0 {
             // Nothing is cut off: `acc` is within its bound.
             true => i64::from(multiplier.apply(acc as i32)),
             false => multiplier.apply_wide(acc),
@@ -228,7 +234,8 @@ fn quantize_row(row: &[f32], bias: f32, site: &Site) -> Result<(Vec<i8>, Channel
     let bias = round_half_even(f64::from(bias) / step);
     let bound = accumulator_bound(&weights, bias, x);
     check_accumulator(weights.len(), bias, bound, input.dtype)?;
-    let multiplier = Multiplier::new(step / s_out).filter(|m| m.accepts(bound)).ok_or_else(too_narrow)?;
+    let multiplier =
+        Multiplier::new(step / s_out).filter(|m| m.accepts_for(bound, site.result.dtype)).ok_or_else(too_narrow)?;
     // The step of the grid keeps the bias in 32 bits.
     Ok((weights, Channel { bias: bias as i32, multiplier, bound, weight_scale: grid.scale.as_f32() }))
 }
@@ -275,7 +282,7 @@ fn most_magnitude(products: usize, bias: i64) -> i64 {
 }
 
 /// Any accumulator times any multiplier can be requantized in 64 bits: emitted loops over channels are checked as a whole.
-fn check_products(channels: &[Channel], products: usize, input: DType) -> Result<(), Problem> {
+fn check_products(channels: &[Channel], products: usize, (input, result): (DType, DType)) -> Result<(), Problem> {
     let factor = |multiplier: Multiplier| i128::from(multiplier.mantissa()) << multiplier.left_shift();
     let largest = channels.iter().map(|channel| factor(channel.multiplier)).max().unwrap_or(0);
     let most = match input {
@@ -286,13 +293,13 @@ fn check_products(channels: &[Channel], products: usize, input: DType) -> Result
             channels.iter().map(|channel| channel.bound.lo.abs().max(channel.bound.hi.abs())).max()
         }
     };
-    if products_fit(most.unwrap_or(0), largest) { Ok(()) } else { Err(too_narrow()) }
+    let wide = input.bits() > 8 || result.bits() > 8;
+    if products_fit(most.unwrap_or(0), largest, wide) { Ok(()) } else { Err(too_narrow()) }
 }
 
-/// Whether accumulators of this magnitude can be multiplied with this factor: at once, or in two parts as
+/// Whether accumulators of this magnitude can be multiplied with this factor: at once, or if `wide` in two parts as
 /// [`Multiplier::accepts`] describes.
-fn products_fit(most: i128, factor: i128) -> bool {
-    let wide = most > i128::from(i32::MAX);
+fn products_fit(most: i128, factor: i128, wide: bool) -> bool {
     most * factor < i128::from(i64::MAX / 2) || wide && factor < 1 << 45 && ((most >> 16) + 1) * factor < 1 << 61
 }
 

@@ -248,7 +248,7 @@ fn means_are_as_exact_as_their_multiplier() {
     let mut random = random();
     for count in [1, 2, 3, 7, 9, 49, 100, 1000, 4096] {
         let (input_step, output_step) = (spread(&mut random, 1e-3, 1.0), spread(&mut random, 1e-3, 1.0));
-        let multiplier = mean_multiplier(input_step / output_step, count, (count, DType::I8)).unwrap();
+        let multiplier = mean_multiplier(input_step / output_step, count, (count, DType::I8), DType::I8).unwrap();
         let reach = 255 * count as i64;
         for i in 0..=2000 {
             let sum = -reach + 2 * reach * i / 2000;
