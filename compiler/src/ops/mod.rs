@@ -22,11 +22,16 @@ pub mod import;
 pub mod input;
 pub mod interleave;
 pub mod linear;
+pub mod mask;
+pub mod matmul;
 pub mod max_pool;
 pub mod mean;
 pub mod mul;
+pub mod normalize;
 pub mod pad;
 pub mod prelu;
+pub mod reciprocal_root;
+pub mod recurrent;
 pub mod reduce;
 pub mod resample;
 pub mod rescale;
@@ -43,6 +48,7 @@ pub mod weighted;
 
 use std::fmt;
 
+use crate::calibrate::Ranges;
 use crate::diag::Diagnostic;
 use crate::ir::{DType, Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
@@ -136,6 +142,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// What calibration knows, also of numbers inside of operators.
+    pub ranges: &'a Ranges,
     /// Type of the weights, if the operator has some: [`DType::I8`] or [`DType::I4`].
     pub weights: DType,
 }
@@ -258,6 +266,10 @@ ops!(
     Unary(unary::Unary),
     Add(add::Add),
     Mul(mul::Mul),
+    MatMul(matmul::MatMul),
+    Mask(mask::Mask),
+    Recurrent(recurrent::Recurrent),
+    Normalize(normalize::Normalize),
     MaxPool(max_pool::MaxPool),
     AveragePool(average_pool::AveragePool),
     Mean(mean::Mean),
@@ -294,6 +306,9 @@ ops!(
     Rescale(rescale::Rescale),
     Add(add::QAdd),
     Mul(mul::QMul),
+    MatMul(matmul::QMatMul),
+    Normalize(normalize::QNormalize),
+    Recurrent(recurrent::QRecurrent),
     MaxPool(max_pool::QMaxPool),
     AveragePool(average_pool::QAveragePool),
     Mean(mean::QMean),

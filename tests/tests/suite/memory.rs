@@ -147,7 +147,8 @@ fn random_networks_agree_with_the_evaluator_for_every_goal() {
     assert!(smaller >= 15, "only {smaller} networks need less with the goal Ram");
 }
 
-fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> Result<Option<Build>> {
+/// Builds a real model, calibrated with its first samples; `None` if it is absent.
+pub fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> Result<Option<Build>> {
     let Some(path) = model.model() else {
         println!("skipped: the model {} is absent", model.name);
         return Ok(None);
@@ -163,6 +164,7 @@ fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> Resul
         arena: ArenaMode::Static,
         goal,
         weights: Default::default(),
+        states: vec![],
         float_helpers: false,
         command: String::new(),
         model_sha256: String::new(),
@@ -195,6 +197,7 @@ fn constants_go_where_they_are_wanted() -> Result<()> {
             arena: ArenaMode::Static,
             goal: Goal::Balanced,
             weights: weights.clone(),
+            states: vec![],
             float_helpers: false,
             command: String::new(),
             model_sha256: String::new(),

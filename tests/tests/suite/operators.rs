@@ -1573,13 +1573,21 @@ pub fn cases() -> Vec<Case> {
         extremes(),
         fused_sums(),
         row_by_row(),
+        super::transformers::cases(),
+        super::recurrent::cases(),
     ]
     .concat()
 }
 
 /// All cases, compiled once for all tests.
-static RESULTS: LazyLock<Vec<(String, anyhow::Result<Compiled>)>> =
-    LazyLock::new(|| cases().par_iter().map(|case| (case.name.clone(), case.compile())).collect());
+static RESULTS: LazyLock<Vec<(String, anyhow::Result<Compiled>)>> = LazyLock::new(|| {
+    // A thread that waits for the parts of one case takes up another case on the same stack, and so on.
+    let pool = rayon::ThreadPoolBuilder::new().stack_size(STACK).build().unwrap();
+    pool.install(|| cases().par_iter().map(|case| (case.name.clone(), case.compile())).collect())
+});
+
+/// Enough for all cases on one stack.
+const STACK: usize = 512 << 20;
 
 /// The cases that compile.
 pub fn compiled() -> Vec<&'static Compiled> {
