@@ -294,6 +294,15 @@ impl Multiplier {
         factor < 1 << 45 && (high + 1) * factor < 1 << 61
     }
 
+    /// The same for results of a type: those of more than 8 bits need not be shifted in 32 bits, because no kernel for
+    /// bytes computes them.
+    pub fn accepts_for(self, bound: Interval, result: DType) -> bool {
+        let factor = i128::from(self.mantissa) << self.left_shift;
+        let most = bound.lo.abs().max(bound.hi.abs());
+        let fits = most * factor < 1 << 62 || factor < 1 << 45 && ((most >> 16) + 1) * factor < 1 << 61;
+        self.accepts(bound) || result.bits() > 8 && fits
+    }
+
     /// Requantizes an accumulator.
     pub fn apply(self, acc: i32) -> i32 {
         let steps = self.rounding.apply((i64::from(acc) << self.left_shift) * self.mantissa);

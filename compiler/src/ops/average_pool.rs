@@ -92,8 +92,12 @@ impl FloatOperator for AveragePool {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let counts = divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape);
-        let multipliers =
-            mean_multipliers(x.scale.get() / y.scale.get(), (&counts, site.operands[0].dtype), site.numerics)?;
+        let multipliers = mean_multipliers(
+            x.scale.get() / y.scale.get(),
+            (&counts, site.operands[0].dtype),
+            site.result.dtype,
+            site.numerics,
+        )?;
         let multipliers: BTreeMap<usize, Multiplier> = counts.into_iter().zip(multipliers).collect();
         Ok(QAveragePool {
             window: self.window.clone(),
@@ -137,11 +141,12 @@ impl FloatOperator for AveragePool {
 pub fn mean_multipliers(
     ratio: f64,
     (counts, input): (&[usize], DType),
+    result: DType,
     numerics: Numerics,
 ) -> Result<Vec<Multiplier>, Problem> {
     let factors: Vec<f64> = counts.iter().map(|&count| ratio / count as f64).collect();
     let most = counts.iter().max().copied().unwrap_or(1);
-    multipliers(&factors, sum_reach(most, input), numerics)
+    multipliers(&factors, (sum_reach(most, input), result), numerics)
 }
 
 /// All sums of so many differences to the zero point, whatever that is.

@@ -122,7 +122,11 @@ impl FloatOperator for Mean {
             keep_dims: self.keep_dims,
             is_sum: self.is_sum,
             count,
-            multiplier: multipliers(&[factor], sum_reach(count, site.operands[0].dtype), site.numerics)?[0],
+            multiplier: multipliers(
+                &[factor],
+                (sum_reach(count, site.operands[0].dtype), site.result.dtype),
+                site.numerics,
+            )?[0],
             input_type: site.operands[0].dtype,
             input_zero: x.zero_point,
             output_zero: y.zero_point,

@@ -73,7 +73,7 @@ impl FloatOperator for Mul {
             Numerics::Ort => f64::from(a.scale.as_f32() * b.scale.as_f32() / y.scale.as_f32()),
         };
         let (zeros, types) = ([a.zero_point, b.zero_point], [0, 1].map(|port| site.operands[port].dtype));
-        let multiplier = multipliers(&[factor], reach(types), site.numerics)?[0];
+        let multiplier = multipliers(&[factor], (reach(types), site.result.dtype), site.numerics)?[0];
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QMul { zeros, types, multiplier, output_zero: y.zero_point, clamp }.into())
     }
@@ -91,9 +91,13 @@ impl FloatOperator for Mul {
     }
 }
 
-/// A multiplier for each factor of numbers within `bound`; all round alike.
-pub fn multipliers(factors: &[f64], bound: Interval, numerics: Numerics) -> Result<Vec<Multiplier>, Problem> {
-    let native = |&factor: &f64| Multiplier::new(factor).filter(|multiplier| multiplier.accepts(bound));
+/// A multiplier for each factor of numbers within `bound`, for results of a type; all round alike.
+pub fn multipliers(
+    factors: &[f64],
+    (bound, result): (Interval, DType),
+    numerics: Numerics,
+) -> Result<Vec<Multiplier>, Problem> {
+    let native = |&factor: &f64| Multiplier::new(factor).filter(|multiplier| multiplier.accepts_for(bound, result));
     let shift = Multiplier::exact_shift(factors.iter().copied());
     let most = i64::try_from(bound.lo.abs().max(bound.hi.abs())).unwrap_or(i64::MAX);
     let exact: Option<Vec<Multiplier>> = factors.iter().map(|&factor| Multiplier::exact(factor, shift, most)).collect();

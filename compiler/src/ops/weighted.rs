@@ -80,7 +80,7 @@ impl Weighted {
         };
         let channels: Vec<Channel> = rows.iter().zip(&multipliers).map(channel).collect();
         let input_type = site.operands[0].dtype;
-        check_products(&channels, row_len, input_type)?;
+        check_products(&channels, row_len, (input_type, site.result.dtype))?;
         Ok(Weighted {
             weights: rows.into_iter().flat_map(|row| row.weights).collect(),
             weight_type: site.weights,
@@ -125,6 +125,12 @@ impl Weighted {
         self.channels.retain(|_| rows.next() == Some(&true));
     }
 
+    /// The narrowest type that holds all results.
+    fn least_result_type(&self) -> DType {
+        let bytes = Clamp::full(DType::I8);
+        if self.clamp.lo < bytes.lo || self.clamp.hi > bytes.hi { DType::I16 } else { DType::I8 }
+    }
+
     /// Whether some sum needs more than 32 bits.
     pub fn is_wide(&self) -> bool {
         self.accumulator().is_some_and(|bound| !fits_i32(bound))
@@ -137,7 +143,7 @@ impl Weighted {
         for channel in &self.channels {
             check_accumulator((products, channel.weight_zero), channel.bias.into(), channel.bound, self.input_type)?;
         }
-        check_products(&self.channels, products, self.input_type)
+        check_products(&self.channels, products, (self.input_type, self.least_result_type()))
     }
 
     /// All values any accumulator can take.
@@ -148,7 +154,7 @@ impl Weighted {
     /// From accumulator to result.
     pub fn finish(&self, channel_idx: usize, acc: i64) -> i32 {
         let Channel { multiplier, bound, .. } = &self.channels[channel_idx];
-        let steps = match fits_i32(*bound) {
+        let steps = match fits_i32(*bound) && multiplier.left_shift() == 0 {
             // Nothing is cut off: `acc` is within its bound.
             true => i64::from(multiplier.apply(acc as i32)),
             false => multiplier.apply_wide(acc),
@@ -300,7 +306,7 @@ fn multipliers(rows: &[Row], site: &Site) -> Result<Vec<Multiplier>, Problem> {
     let (input, output) = (site.operand_params(0)?, site.result_params());
     let native = |row: &Row| match row.scale {
         Some(scale) => Multiplier::new(input.scale.get() * scale.get() / output.scale.get())
-            .filter(|multiplier| multiplier.accepts(row.bound)),
+            .filter(|multiplier| multiplier.accepts_for(row.bound, site.result.dtype)),
         None => Some(Multiplier::half()),
     };
     // As ONNX Runtime computes it, in 32-bit floats.
@@ -375,7 +381,7 @@ fn most_magnitude(products: usize, weight_zero: i32, bias: i64) -> i64 {
 }
 
 /// Any accumulator times any multiplier can be requantized in 64 bits: emitted loops over channels are checked as a whole.
-fn check_products(channels: &[Channel], products: usize, input: DType) -> Result<(), Problem> {
+fn check_products(channels: &[Channel], products: usize, (input, result): (DType, DType)) -> Result<(), Problem> {
     let largest = channels.iter().map(|channel| i128::from(channel.multiplier.factor())).max().unwrap_or(0);
     let most = match input {
         DType::I4 | DType::I8 => {
@@ -386,13 +392,13 @@ fn check_products(channels: &[Channel], products: usize, input: DType) -> Result
             channels.iter().map(|channel| channel.bound.lo.abs().max(channel.bound.hi.abs())).max()
         }
     };
-    if products_fit(most.unwrap_or(0), largest) { Ok(()) } else { Err(too_narrow()) }
+    let wide = input.bits() > 8 || result.bits() > 8;
+    if products_fit(most.unwrap_or(0), largest, wide) { Ok(()) } else { Err(too_narrow()) }
 }
 
-/// Whether accumulators of this magnitude can be multiplied with this factor: at once, or in two parts as
+/// Whether accumulators of this magnitude can be multiplied with this factor: at once, or if `wide` in two parts as
 /// [`Multiplier::accepts`] describes.
-fn products_fit(most: i128, factor: i128) -> bool {
-    let wide = most > i128::from(i32::MAX);
+fn products_fit(most: i128, factor: i128, wide: bool) -> bool {
     most * factor < i128::from(i64::MAX / 2) || wide && factor < 1 << 45 && ((most >> 16) + 1) * factor < 1 << 61
 }
 

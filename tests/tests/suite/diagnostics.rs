@@ -331,11 +331,11 @@ const CASES: &[Case] = &[
     error(Code::RecipeFile, "of_bits", RECIPE, || with_recipe("weight_bits = 5\n")),
     error(Code::RecipeFile, "of_keys", RECIPE, || with_recipe("activations = \"int8\"\n\n[layers.fc]\nbits = 4\n")),
     error(Code::RecipeFile, "of_unknown_names", RECIPE, || {
-        with_recipe("[layers.Gemn]\nweight_bits = 4\n\n[tensors.z]\nactivations = \"int16\"\n")
+        with_recipe("[layers.\"/yy\"]\nweight_bits = 4\n\n[tensors.yy]\nactivations = \"int16\"\n")
     }),
     error(Code::RecipeFile, "of_a_layer_without_weights", RECIPE, || {
         let model = relu(Onnx::default());
-        let recipe = "[layers.y]\nweight_bits = 4\n";
+        let recipe = "[layers.\"/y\"]\nweight_bits = 4\n";
         vec![("m.onnx", model.bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", recipe.into())]
     }),
     error(Code::RecipeFile, "of_two_minds", RECIPE, || {
