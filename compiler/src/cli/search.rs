@@ -137,10 +137,9 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
     };
     let json = serde_json::to_string_pretty(&front).map_err(|error| problem(Code::Internal, error.to_string()))?;
     let front_path = path(&args.front, "front.json");
-    output::write_file(&front_path, json.as_bytes(), args.force)?;
-    let chosen = choose(&points, &budget, &float);
+    let chosen = choose(&points, &budget, &float).ok_or_else(|| out_of_reach(&points, &budget))?;
     super::say(&table(&points, chosen, &float))?;
-    let chosen = chosen.ok_or_else(|| out_of_reach(&points, &budget))?;
+    output::write_file(&front_path, json.as_bytes(), args.force)?;
     let recipe_path = path(&args.output, "recipe.toml");
     output::write_file(&recipe_path, chosen.recipe.as_bytes(), args.force)?;
     if let Some(html) = &args.html {
@@ -203,12 +202,12 @@ fn out_of_reach(points: &[Point], budget: &Budget) -> Diagnostic {
         budget.ram.map(|most| format!("RAM: at most {most} bytes asked for, {} is the least", least(|p| p.ram))),
     ];
     let diagnostic = Diagnostic::error(Code::Budget, "no combination of precisions keeps to the budget")
-        .help("look at the table: give up the limit that costs least; `--optimize ram` or `size` also help");
+        .help("give up a limit (without any, `ptqc search` prints all combinations); `--optimize ram` and `--optimize size` also help");
     notes.into_iter().flatten().fold(diagnostic, |diagnostic, note| diagnostic.note(note))
 }
 
 /// The front, and the choice.
-fn table(points: &[Point], chosen: Option<&Point>, float: &Score) -> String {
+fn table(points: &[Point], chosen: &Point, float: &Score) -> String {
     let metric = |metric: Option<f64>| metric.map_or("-".to_owned(), |metric| format!("{metric:.4}"));
     let mut text = format!(
         "  {:>8} {:>8} {:>9} {:>9} {:>11}  {}\n  {:>8} {:>8}\n",
@@ -221,8 +220,8 @@ fn table(points: &[Point], chosen: Option<&Point>, float: &Score) -> String {
         metric(float.metric),
         "float"
     );
-    for point in points.iter().filter(|point| point.on_front || Some(*point) == chosen) {
-        let mark = if Some(point) == chosen { "*" } else { " " };
+    for point in points.iter().filter(|point| point.on_front || *point == chosen) {
+        let mark = if point == chosen { "*" } else { " " };
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let wide = match point.wide.len() {
             0 => String::new(),

@@ -6,8 +6,8 @@ use crate::ops::reduce::Reduction;
 use crate::ops::unary::{Plain, Relation};
 use crate::ops::{
     add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, linear,
-    max_pool, mean, mul, normalize, pad, prelu, recurrent, reduce, resample, reshape, resize, select, slice, softmax,
-    sum, transpose, unary,
+    max_pool, mean, mul, normalize, pad, prelu, recurrent, reduce, requantize, resample, reshape, resize, select,
+    slice, softmax, sum, transpose, unary,
 };
 
 /// What happens to an operator.
@@ -71,6 +71,11 @@ pub const REGISTRY: &[Row] = &[
         "DepthToSpace",
         depth_to_space::import_depth_to_space,
         "no code where the layout can be chosen, else one copy",
+    ),
+    lowered(
+        "DequantizeLinear",
+        requantize::import_dequantize,
+        "no code: weights keep their integers, activations their scale and zero point",
     ),
     lowered(
         "Div",
@@ -138,6 +143,11 @@ pub const REGISTRY: &[Row] = &[
     lowered("PRelu", prelu::import, "two products and one rounding; constant slopes"),
     lowered("Pad", pad::import, "folds into a convolution or pooling, or copies; all modes"),
     lowered("Pow", unary::import_pow, "table; exponent or base is one constant number"),
+    lowered(
+        "QuantizeLinear",
+        requantize::import_quantize,
+        "its producer computes with this scale and zero point, or a table",
+    ),
     lowered("RMSNormalization", normalize::import_rms, "exact sum, reciprocal root in integers"),
     lowered("RNN", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
     folded("Range"),
@@ -223,14 +233,11 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Col2Im",
     "Compress",
     "ConcatFromSequence",
-    "ConvInteger",
     "CumProd",
     "CumSum",
     "DFT",
     "DeformConv",
-    "DequantizeLinear",
     "Det",
-    "DynamicQuantizeLinear",
     "Einsum",
     "EyeLike",
     "GatherElements",
@@ -250,7 +257,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Loop",
     "LpNormalization",
     "LpPool",
-    "MatMulInteger",
     "MaxRoiPool",
     "MaxUnpool",
     "MelWeightMatrix",
@@ -263,9 +269,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Optional",
     "OptionalGetElement",
     "OptionalHasElement",
-    "QLinearConv",
-    "QLinearMatMul",
-    "QuantizeLinear",
     "RandomNormal",
     "RandomNormalLike",
     "RandomUniform",

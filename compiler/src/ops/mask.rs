@@ -76,7 +76,7 @@ impl Mask {
             if keep == self.keep {
                 let inner = self.shape.strides()[axis];
                 let size = self.shape.dims()[axis];
-                let starts = (0..keep.len()).filter(|flat| flat / inner % size == 0);
+                let starts = (0..keep.len()).filter(|flat| (flat / inner).is_multiple_of(size));
                 self.keep = starts.map(|flat| keep[flat]).collect();
                 self.shape = shape;
             }
