@@ -410,7 +410,8 @@ impl Random {
         }
         if self.rng.usize(0..4) == 0 {
             let (last, axis) = (self.tensors[last], self.net.dims(self.tensors[last]).len() - 1);
-            let best = self.net.add(QArgMax { axis, keep_dims: self.rng.bool(), last: false }, &[last], 0);
+            let best =
+                self.net.add(QArgMax { axis, keep_dims: self.rng.bool(), last: false, smallest: false }, &[last], 0);
             self.net.output(best);
         }
         self.net.finish()

@@ -422,5 +422,5 @@ fn pin_input(
         problems.push(Diagnostic::error(Code::UnknownDimension, message).tensor(&info.name).help(help));
         return None;
     }
-    Some(ModelInput { name: info.name.clone(), shape })
+    Some(ModelInput { name: info.name.clone(), shape, elem_type: tensor.elem_type })
 }

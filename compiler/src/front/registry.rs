@@ -5,8 +5,9 @@ use crate::ops::import::NodeImport;
 use crate::ops::reduce::Reduction;
 use crate::ops::unary::{Plain, Relation};
 use crate::ops::{
-    add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, linear,
-    max_pool, mean, mul, pad, prelu, reduce, resample, reshape, resize, select, slice, softmax, sum, transpose, unary,
+    add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, gather,
+    linear, log_softmax, lrn, max_pool, mean, mul, one_hot, pad, pick, prelu, reduce, resample, reshape, resize,
+    select, slice, softmax, sum, top_k, transpose, triangle, unary,
 };
 
 /// What happens to an operator.
@@ -44,7 +45,8 @@ pub const REGISTRY: &[Row] = &[
     lowered("Acosh", |cx| unary::import_plain(cx, Plain::Acosh), "table"),
     lowered("Add", add::import_add, "sum with one rounding; a constant folds into its producer where it can"),
     lowered("And", extreme::import_and, "comparison of integers; truth values are 0 and 1"),
-    lowered("ArgMax", arg_max::import, "comparison of integers; the result is int32"),
+    lowered("ArgMax", arg_max::import_max, "comparison of integers; the result is int32"),
+    lowered("ArgMin", arg_max::import_min, "comparison of integers; the result is int32"),
     lowered("Asin", |cx| unary::import_plain(cx, Plain::Asin), "table"),
     lowered("Asinh", |cx| unary::import_plain(cx, Plain::Asinh), "table"),
     lowered("Atan", |cx| unary::import_plain(cx, Plain::Atan), "table"),
@@ -66,6 +68,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("ConvTranspose", conv_transpose::import, "a convolution for each phase of the stride; all attributes"),
     lowered("Cos", |cx| unary::import_plain(cx, Plain::Cos), "table"),
     lowered("Cosh", |cx| unary::import_plain(cx, Plain::Cosh), "table"),
+    lowered("CumSum", triangle::import_cum_sum, "product with a triangle of ones, up to 1024 elements"),
     lowered(
         "DepthToSpace",
         depth_to_space::import_depth_to_space,
@@ -76,7 +79,7 @@ pub const REGISTRY: &[Row] = &[
         div::import,
         "table of reciprocals and one product; a constant divisor folds into its producer where it can",
     ),
-    pass_through("Dropout", "does nothing at inference"),
+    lowered("Dropout", unary::import_dropout, "does nothing at inference"),
     lowered("Elu", unary::import_elu, "table"),
     lowered(
         "Equal",
@@ -88,7 +91,9 @@ pub const REGISTRY: &[Row] = &[
     lowered("Expand", resample::import_expand, "copy; constant shape"),
     lowered("Flatten", reshape::import, "no code, or one copy if the layout changes"),
     lowered("Floor", |cx| unary::import_plain(cx, Plain::Floor), "table"),
-    lowered("Gather", slice::import_gather, "with constant indices"),
+    lowered("Gather", gather::import, "copies; indices are constants, integers, or quantized numbers"),
+    lowered("GatherElements", pick::import_gather_elements, "copies, with constant indices"),
+    lowered("GatherND", pick::import_gather_nd, "copies, with constant indices"),
     lowered("Gelu", unary::import_gelu, "table"),
     lowered("Gemm", linear::import_gemm, "product with constant weights"),
     lowered("GlobalAveragePool", mean::import_global, "sum and one requantization"),
@@ -106,6 +111,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("HardSigmoid", unary::import_hard_sigmoid, "table"),
     lowered("HardSwish", unary::import_hard_swish, "table"),
     pass_through("Identity", "does nothing"),
+    lowered("LRN", lrn::import, "sum of squares, a search for its factor, one product"),
     lowered("LeakyRelu", unary::import_leaky_relu, "table"),
     lowered(
         "Less",
@@ -118,6 +124,7 @@ pub const REGISTRY: &[Row] = &[
         "exact comparison; truth values are 0 and 1; a table with one constant number",
     ),
     lowered("Log", |cx| unary::import_plain(cx, Plain::Log), "table"),
+    lowered("LogSoftmax", log_softmax::import, "table of exponentials, and a search for the logarithm of each sum"),
     lowered("MatMul", linear::import_matmul, "with one constant factor"),
     lowered("Max", extreme::import_max, "comparison of integers, with broadcasting; a constant number becomes a clamp"),
     lowered("MaxPool", max_pool::import, "comparison of integers"),
@@ -127,6 +134,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("Mul", mul::import_mul, "product and one requantization; a constant folds into its producer where it can"),
     lowered("Neg", unary::import_neg, "folds into its producer, or a table"),
     lowered("Not", unary::import_not, "table; truth values are 0 and 1"),
+    lowered("OneHot", one_hot::import, "comparison of positions; constant depth and values"),
     lowered("Or", extreme::import_or, "comparison of integers; truth values are 0 and 1"),
     lowered("PRelu", prelu::import, "two products and one rounding; constant slopes"),
     lowered("Pad", pad::import, "folds into a convolution or pooling, or copies; all modes"),
@@ -147,6 +155,11 @@ pub const REGISTRY: &[Row] = &[
         "ReduceLogSum",
         |cx| reduce::import(cx, Reduction::LogSum),
         "exact sum, and a search among the thresholds of the result",
+    ),
+    lowered(
+        "ReduceLogSumExp",
+        log_softmax::import_log_sum_exp,
+        "table of exponentials, and a search for the logarithm of each sum",
     ),
     lowered("ReduceMax", |cx| reduce::import(cx, Reduction::Max), "comparison of integers"),
     lowered("ReduceMean", mean::import_reduce_mean, "sum and one requantization"),
@@ -189,7 +202,9 @@ pub const REGISTRY: &[Row] = &[
     lowered("Tanh", unary::import_tanh, "table"),
     lowered("ThresholdedRelu", unary::import_thresholded_relu, "table"),
     lowered("Tile", resample::import_tile, "copy; constant repeats"),
+    lowered("TopK", top_k::import, "comparison of integers; positions are int32"),
     lowered("Transpose", transpose::import, "no code where the layout can be chosen, else one copy"),
+    lowered("Trilu", triangle::import_trilu, "choice between the element and 0; constant diagonal"),
     lowered("Unsqueeze", reshape::import, "no code"),
     lowered("Where", select::import, "choice of integers, with broadcasting"),
     lowered("Xor", compare::import_xor, "exact comparison; truth values are 0 and 1"),
@@ -197,7 +212,6 @@ pub const REGISTRY: &[Row] = &[
 
 /// Operators of ONNX that exist and that ptqc does not lower: known names get a better message than unknown ones.
 pub const KNOWN_UNSUPPORTED: &[&str] = &[
-    "ArgMin",
     "Attention",
     "Bernoulli",
     "BitCast",
@@ -215,7 +229,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "ConcatFromSequence",
     "ConvInteger",
     "CumProd",
-    "CumSum",
     "DFT",
     "DeformConv",
     "DequantizeLinear",
@@ -224,8 +237,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Einsum",
     "EyeLike",
     "GRU",
-    "GatherElements",
-    "GatherND",
     "GlobalLpPool",
     "GridSample",
     "GroupNormalization",
@@ -237,11 +248,9 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "InstanceNormalization",
     "IsInf",
     "IsNaN",
-    "LRN",
     "LSTM",
     "LayerNormalization",
     "LinearAttention",
-    "LogSoftmax",
     "Loop",
     "LpNormalization",
     "LpPool",
@@ -255,7 +264,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "NegativeLogLikelihoodLoss",
     "NonMaxSuppression",
     "NonZero",
-    "OneHot",
     "Optional",
     "OptionalGetElement",
     "OptionalHasElement",
@@ -268,7 +276,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "RandomNormalLike",
     "RandomUniform",
     "RandomUniformLike",
-    "ReduceLogSumExp",
     "RegexFullMatch",
     "ReverseSequence",
     "RoiAlign",
@@ -293,8 +300,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "SwiGLU",
     "TensorScatter",
     "TfIdfVectorizer",
-    "TopK",
-    "Trilu",
     "Unique",
     "Upsample",
 ];

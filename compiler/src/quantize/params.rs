@@ -6,6 +6,7 @@ use super::without_range;
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
 use crate::ir::{Checked, Float, Graph, Node, NodeId, Params, Range};
+use crate::ops::input::Element;
 use crate::ops::unary::apply_chain;
 use crate::ops::{FloatOp, ParamsRule};
 
@@ -43,6 +44,7 @@ pub fn assign(
             ParamsRule::Fixed(params) => Assignment::Params(params),
             ParamsRule::Index => Assignment::Index,
             ParamsRule::SameAsOperand => assigned[&graph.operands(id)[0]],
+            ParamsRule::Own if holds_positions(graph, id) => Assignment::Index,
             ParamsRule::Own => match (positions(graph, id, &assigned), range(graph, ranges, id)) {
                 (Some(assignment), _) => assignment,
                 (None, Some(range)) => own(node, range, problems),
@@ -65,12 +67,34 @@ pub fn assign(
     assigned
 }
 
+/// Whether an input of integers is only ever used as positions: such integers stay what they are.
+fn holds_positions(graph: &Graph<Float>, id: NodeId) -> bool {
+    matches!(&graph.node(id).op, FloatOp::Input(input) if input.element == Element::Integer)
+        && used_as_positions(graph, id)
+}
+
+fn used_as_positions(graph: &Graph<Float>, id: NodeId) -> bool {
+    let consumers = graph.consumers(id);
+    let is_position = |&consumer: &NodeId| {
+        let op = &graph.node(consumer).op;
+        let moved = op.params_rule() == ParamsRule::SameAsOperand && used_as_positions(graph, consumer);
+        let ports = graph.operands(consumer).into_iter().enumerate().filter(|(_, operand)| *operand == id);
+        ports.into_iter().all(|(port, _)| op.takes_positions(port) || moved && port == 0)
+    };
+    !consumers.is_empty() && !graph.is_output(id) && consumers.iter().all(is_position)
+}
+
 /// Positions (from ArgMax) can be joined with each other. No other operator takes them, which its quantization
 /// reports; until then the result is taken for a tensor of reals.
 fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assignment>) -> Option<Assignment> {
     let operands = graph.operands(id);
-    let count = operands.iter().filter(|operand| assigned[operand] == Assignment::Index).count();
-    match &graph.node(id).op {
+    let op = &graph.node(id).op;
+    let unexpected = operands
+        .iter()
+        .enumerate()
+        .filter(|(port, operand)| assigned[operand] == Assignment::Index && !op.takes_positions(*port));
+    let count = unexpected.count();
+    match op {
         _ if count == 0 => None,
         FloatOp::Concat(_) if count == operands.len() => Some(Assignment::Index),
         _ => Some(Assignment::Params(Params::zero())),
