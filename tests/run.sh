@@ -15,7 +15,7 @@ packages="
   gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
   gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf
   qemu-system-arm qemu-system-misc qemu-user
-  python3 python3-venv cmake make
+  python3 python3-venv cmake make chromium
 "
 
 missing=""

@@ -3,3 +3,4 @@
 //! This crate knows neither models nor loops: statements arrive as text.
 
 pub mod c;
+pub mod page;

@@ -116,6 +116,8 @@ codes! {
     LowResolution = "low-resolution",
     /// Data has to be copied at run time to change its layout.
     LayoutCopy = "layout-copy",
+    /// Quantization costs a layer much of its accuracy.
+    Accuracy = "accuracy",
     /// ptqc broke one of its own rules; this is never the user's mistake.
     Internal = "internal",
 }

@@ -20,17 +20,23 @@ pub fn evaluate_all(graph: &Checked<Graph<Quant>>, inputs: &[Vec<i32>]) -> BTree
         if matches!(node.op, QuantOp::Input(_)) {
             continue;
         }
-        let ids = graph.operands(id);
-        let operands: Vec<Operand> =
-            ids.iter().map(|operand| Operand { ty: &graph.node(*operand).value, data: &values[operand] }).collect();
-        let result = node.op.evaluate(&operands, &node.value);
+        let result = evaluate_node(graph, id, &values);
         values.insert(id, result);
     }
     values
 }
 
+/// Evaluates one node from the values of its operands.
+pub fn evaluate_node(graph: &Graph<Quant>, id: NodeId, values: &BTreeMap<NodeId, Vec<i32>>) -> Vec<i32> {
+    let ids = graph.operands(id);
+    let operands: Vec<Operand> =
+        ids.iter().map(|operand| Operand { ty: &graph.node(*operand).value, data: &values[operand] }).collect();
+    let node = graph.node(id);
+    node.op.evaluate(&operands, &node.value)
+}
+
 /// Quantizes one real sample for an input of the graph.
-pub fn quantize_input(graph: &Checked<Graph<Quant>>, input: NodeId, sample: &[f32]) -> Vec<i32> {
+pub fn quantize_input(graph: &Graph<Quant>, input: NodeId, sample: &[f32]) -> Vec<i32> {
     let ty = &graph.node(input).value;
     match ty.params() {
         Some(params) => sample.iter().map(|&value| params.quantize(f64::from(value), ty.dtype)).collect(),
@@ -40,7 +46,7 @@ pub fn quantize_input(graph: &Checked<Graph<Quant>>, input: NodeId, sample: &[f3
 }
 
 /// The real values of a tensor.
-pub fn dequantize(graph: &Checked<Graph<Quant>>, id: NodeId, data: &[i32]) -> Vec<f32> {
+pub fn dequantize(graph: &Graph<Quant>, id: NodeId, data: &[i32]) -> Vec<f32> {
     match graph.node(id).value.params() {
         Some(params) => data.iter().map(|&q| params.dequantize(q) as f32).collect(),
         None => data.iter().map(|&q| q as f32).collect(),

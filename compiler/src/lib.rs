@@ -3,7 +3,8 @@
 //! The core is a pure function: bytes in, text out. Files, terminal and environment belong to the command line
 //! (`cli`) and to build scripts ([`Build`]). `driver` shows the whole pipeline; `ARCHITECTURE.md` explains it.
 
-pub mod build_script;
+pub mod analyze;
+mod build_script;
 pub mod calibrate;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -22,6 +23,8 @@ pub mod measure;
 pub mod names;
 pub mod ops;
 pub mod optimize;
+#[cfg(feature = "cli")]
+pub mod page;
 pub mod passes;
 pub mod plan;
 pub mod print;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::code::CodeArgs;
-use super::output;
 use super::source::{ModelArgs, PreprocessArgs, RangesArgs};
+use super::{output, report};
+use crate::analyze::Analysis;
 use crate::diag;
 use crate::driver;
 use crate::print::Bundle;
@@ -34,6 +35,9 @@ pub struct BuildArgs {
     preprocess: PreprocessArgs,
 }
 
+/// Samples that the short form of the report is measured on.
+const SAMPLES: usize = 8;
+
 /// Runs the command.
 pub fn run(args: &BuildArgs) -> diag::Result<()> {
     let recipe = args.code.recipe(&args.model, &args.ranges)?;
@@ -42,13 +46,20 @@ pub fn run(args: &BuildArgs) -> diag::Result<()> {
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
     let build = driver::build(&source.frontend, &ranges, &recipe.options(&source)).map_err(in_model)?;
     super::warn(&in_model(build.warnings));
+    let analysis = args
+        .ranges
+        .calib
+        .as_ref()
+        .map(|data| report::analysis(&source, &build.quant, (data, SAMPLES), &args.preprocess.preprocess()));
+    let analysis = analysis.transpose()?;
+    super::warn(&in_model(analysis.as_ref().map(report::warnings).unwrap_or_default()));
     let bundle = output::without_foreign_build_files(&args.output, build.bundle);
     if args.check {
         output::check_bundle(&args.output, &bundle, &repeated_command())?;
         return super::say(&format!("{}: {} is up to date", build.report.name, args.output.display()));
     }
     output::write_bundle(&args.output, &bundle, args.force)?;
-    super::say(&summary(&build.report, &bundle, args))
+    super::say(&summary(&build.report, analysis.as_ref(), &bundle, args))
 }
 
 /// The command of this process without `--check`, as it can be typed into a shell.
@@ -65,7 +76,11 @@ fn repeated_command() -> String {
     ["ptqc".to_owned()].into_iter().chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
-fn summary(report: &Report, files: &Bundle, args: &BuildArgs) -> String {
+fn summary(report: &Report, analysis: Option<&Analysis>, files: &Bundle, args: &BuildArgs) -> String {
+    let accuracy = match analysis {
+        Some(analysis) => report::short(analysis),
+        None => "accuracy not measured: a ranges file holds no samples (`ptqc report --data X` does)".to_owned(),
+    };
     let arena = &report.arena;
     let above = match arena.bytes.saturating_sub(arena.lower_bound_bytes) {
         0 => "no plan needs less".to_owned(),
@@ -86,6 +101,7 @@ fn summary(report: &Report, files: &Bundle, args: &BuildArgs) -> String {
     format!(
         "{name}: {layers}, {macs}\n  \
          {removed}constants {weights} bytes, arena {arena} bytes{explained}\n  \
+         {accuracy}\n  \
          wrote {files} to {folder}",
         name = report.name,
         macs = report.multiply_accumulates(),

@@ -10,6 +10,7 @@ mod figures;
 mod inspect;
 mod lists;
 mod metrics;
+mod report;
 mod run;
 mod source;
 
@@ -41,6 +42,8 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Compare the accuracy of the float and the integer model
     Eval(eval::EvalArgs),
+    /// Show what quantization does to a model: errors by layer, their causes, and what would help
+    Report(report::ReportArgs),
     /// Run the integer model on inputs and write its outputs as .npy files
     Run(run::RunArgs),
     /// Compile the code for a target, run it, and measure instructions or time, flash and RAM
@@ -65,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Estimate(args) => estimate::run(&args),

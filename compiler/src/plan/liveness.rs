@@ -17,14 +17,31 @@ impl Life {
         self.span(event).is_some()
     }
 
+    /// `None` where nothing is written and nothing is still to be read: working memory is free between two calls.
     fn span(&self, event: usize) -> Option<(isize, isize)> {
-        self.spans.get(event.checked_sub(self.first)?).copied()
+        let span = self.spans.get(event.checked_sub(self.first)?);
+        span.copied().filter(|(lo, _)| *lo < isize::MAX)
     }
 
     /// The first byte that is read after an execution; `None` if nothing is.
     fn read_after(&self, event: usize) -> Option<isize> {
         self.span(event + 1).map(|(lo, _)| lo)
     }
+}
+
+/// A buffer of the arena for as long as it is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// The tensors that lie in it; the layer, if it is working memory.
+    pub names: Vec<String>,
+    /// Its first byte in the arena.
+    pub offset: usize,
+    /// Its size.
+    pub bytes: usize,
+    /// The first call of a layer during which it is in use, counted from 0.
+    pub first: usize,
+    /// The last.
+    pub last: usize,
 }
 
 /// An access to a buffer.
@@ -36,6 +53,29 @@ struct Access {
 }
 
 impl Plan {
+    /// When which part of the arena is in use.
+    pub fn memory_uses(&self) -> Vec<MemoryUse> {
+        let lives = self.lives().into_iter().enumerate();
+        lives.filter_map(|(buffer, life)| Some(self.memory_use(buffer, &life?))).collect()
+    }
+
+    fn memory_use(&self, buffer: usize, life: &Life) -> MemoryUse {
+        let tensors = self.tensors.iter().filter(|tensor| tensor.buffer == buffer).map(|tensor| tensor.name.clone());
+        let working = self.layers.iter().filter(|layer| layer.scratch == Some(buffer));
+        let working = working.map(|layer| format!("working memory of {}", self.tensor(layer.result).name));
+        let offset = match self.buffers[buffer].place {
+            Place::Arena(offset) => offset,
+            Place::Input(_) | Place::Output(_) | Place::Constant(_) => 0,
+        };
+        MemoryUse {
+            names: tensors.chain(working).collect(),
+            offset,
+            bytes: self.buffers[buffer].bytes,
+            first: life.first,
+            last: life.first + life.spans.len() - 1,
+        }
+    }
+
     /// The life of every buffer in the arena that is used; `None` for the others.
     pub(super) fn lives(&self) -> Vec<Option<Life>> {
         let mut accesses: Vec<Vec<Access>> = (0..self.buffers.len()).map(|_| vec![]).collect();

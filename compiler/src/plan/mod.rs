@@ -16,6 +16,7 @@ use std::fmt;
 use ptqc_target_runtimes::Target;
 
 pub use layout::row_offsets;
+pub use liveness::MemoryUse;
 pub use memory::ALIGNMENT;
 pub use view::{Dim, View, joined, nest};
 

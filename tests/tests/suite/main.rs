@@ -1,5 +1,6 @@
 //! The test suite: one program, because each links the whole compiler.
 
+mod analysis;
 mod arithmetic;
 mod bench;
 mod build_script;
