@@ -36,7 +36,6 @@ CONSTANT_PORTS = {
     "RMSNormalization": (1,),
     "RNN": (1, 2, 3, 5),
     "Resize": (1, 2, 3),
-    "Upsample": (1,),
 }
 
 # Inputs of integers or truth values that are computed at run time.

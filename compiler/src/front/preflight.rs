@@ -5,13 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb;
 
 use super::proto::{self, node_name};
-use super::registry::{self, ATTRIBUTES, KNOWN_UNSUPPORTED};
+use super::registry::{self, ATTRIBUTES, KNOWN_UNSUPPORTED, OPSETS};
 use super::{ExternalFiles, ModelInput};
 use crate::diag::{Code, Diagnostic, Diagnostics};
 use crate::ir::Shape;
-
-/// Operator sets whose changes the importers know.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// What to do about a model that contradicts the specification.
 const CHECKER: &str = "check the model with `onnx.checker.check_model(model, full_check=True)` and export it again";
@@ -169,7 +166,7 @@ fn advice(op_type: &str) -> &'static str {
         | "DynamicQuantizeLinear"
         | "ConvInteger"
         | "MatMulInteger" => "the model is already quantized: give ptqc the float model it was made from",
-        _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
+        _ => registry::workaround(op_type),
     }
 }
 

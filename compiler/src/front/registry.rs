@@ -32,6 +32,29 @@ pub struct Row {
     pub summary: &'static str,
 }
 
+/// Operator sets whose changes the importers know.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+
+impl Row {
+    /// The operator sets, of those that are known, that have the operator. Source: ONNX, Operators.md.
+    pub fn opsets(&self) -> std::ops::RangeInclusive<i64> {
+        let first = match self.op_type {
+            "Expand" => 8,
+            "Acosh" | "Asinh" | "Atanh" | "ConstantOfShape" | "Cosh" | "Erf" | "OneHot" | "Shrink" | "Sign"
+            | "Sinh" | "Where" => 9,
+            "Resize" | "ThresholdedRelu" => 10,
+            "CumSum" | "GatherElements" | "GatherND" | "Range" | "Round" => 11,
+            "Celu" | "GreaterOrEqual" | "LessOrEqual" => 12,
+            "HardSwish" | "Trilu" => 14,
+            "Mish" => 18,
+            "Gelu" => 20,
+            "Swish" => 24,
+            _ => *OPSETS.start(),
+        };
+        first..=*OPSETS.end()
+    }
+}
+
 impl std::fmt::Debug for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.op_type, self.summary)
@@ -303,6 +326,41 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Unique",
     "Upsample",
 ];
+
+/// What to do where an operator of [`KNOWN_UNSUPPORTED`] stands.
+pub fn workaround(op_type: &str) -> &'static str {
+    match op_type {
+        "If" | "Loop" | "Scan" => {
+            "export the model with fixed control flow: by tracing, or with constant conditions folded (onnxsim does that)"
+        }
+        "Bernoulli" | "Multinomial" | "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" => {
+            "draw random numbers in the application, and make them an input of the model"
+        }
+        "MaxRoiPool" | "NonMaxSuppression" | "RoiAlign" | "TensorScatter" => {
+            "let the model end before it, and compute it in the application"
+        }
+        "Compress" | "NonZero" | "Unique" => {
+            "the size of its result depends on the input: let the model end before it, and compute it in the application"
+        }
+        "BlackmanWindow" | "DFT" | "HammingWindow" | "HannWindow" | "MelWeightMatrix" | "STFT" => {
+            "compute spectra in the application, and make them the input of the model"
+        }
+        "ImageDecoder" | "RegexFullMatch" | "StringConcat" | "StringNormalizer" | "StringSplit" | "TfIdfVectorizer" => {
+            "prepare the input in the application, and make numbers the input of the model"
+        }
+        "GlobalLpPool" | "LpPool" => "write it as Abs, Pow, AveragePool with count_include_pad, Mul and Pow",
+        "Hardmax" => "write it as ArgMax and OneHot",
+        "Mod" => "write it as a - b * Floor(a / b)",
+        "ReduceProd" => "multiply the parts with Mul",
+        "ReverseSequence" => "write it as Slice with a negative step",
+        "Scatter" | "ScatterElements" | "ScatterND" => "write it as Where with a constant mask, or Concat of parts",
+        "Einsum" => "write it as Transpose, Reshape and MatMul",
+        "IsInf" | "IsNaN" => "quantized values are always finite: replace it by a constant false",
+        "Upsample" => "convert the model: onnx.version_converter.convert_version(model, 13) makes it a Resize",
+        "MaxUnpool" => "write it as Resize or ConvTranspose",
+        _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
+    }
+}
 
 /// The attributes of all operators of the default domain, sorted. Anything else is an extension whose meaning ptqc cannot
 /// know, and leaving it out would compile another model than the one that was given.

@@ -36,8 +36,6 @@ pub enum Attribute {
     Text(String),
     /// Integers.
     Ints(Vec<i64>),
-    /// Real numbers.
-    Floats(Vec<f32>),
     /// Anything else; no operator of ours reads it.
     Other,
 }
@@ -260,15 +258,6 @@ impl NodeImport<'_> {
             None => Ok(None),
             Some(Attribute::Ints(values)) => Ok(Some(values.clone())),
             Some(_) => Err(self.invalid(format!("attribute {name} is not a list of integers"))),
-        }
-    }
-
-    /// A list attribute of real numbers.
-    pub fn floats(&self, name: &str) -> diag::Result<Option<Vec<f32>>> {
-        match self.node.attributes.get(name) {
-            None => Ok(None),
-            Some(Attribute::Floats(values)) if values.iter().all(|value| value.is_finite()) => Ok(Some(values.clone())),
-            Some(_) => Err(self.invalid(format!("attribute {name} is not a list of numbers"))),
         }
     }
 

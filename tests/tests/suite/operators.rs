@@ -1689,8 +1689,8 @@ fn transposed_convolutions() -> Vec<Case> {
     let twice: (&str, Attr) = ("strides", [2, 2].into());
     vec![
         transposed_case("deconv_dense", &image, &[3, 4, 3, 3], &[]),
-        transposed_case("deconv_2x2_stride_2", &image, &[3, 4, 2, 2], &[twice.clone()]),
-        transposed_case("deconv_3x3_stride_2", &image, &[3, 4, 3, 3], &[twice.clone()]),
+        transposed_case("deconv_2x2_stride_2", &image, &[3, 4, 2, 2], std::slice::from_ref(&twice)),
+        transposed_case("deconv_3x3_stride_2", &image, &[3, 4, 3, 3], std::slice::from_ref(&twice)),
         transposed_case("deconv_4x4_padded", &image, &[3, 4, 4, 4], &[twice.clone(), ("pads", [1, 1, 1, 1].into())]),
         transposed_case(
             "deconv_output_padding",
