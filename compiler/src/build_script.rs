@@ -45,9 +45,10 @@ use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::driver;
 use crate::files::{self, Source, output};
+use crate::ir::DType;
 use crate::plan::Goal;
 use crate::print::{self, ArenaMode, Bundle, Language, WeightsMemory};
-use crate::recipe::{RangesFrom, Recipe, find_target, symbol_prefix, weights};
+use crate::recipe::{PrecisionFrom, RangesFrom, Recipe, find_target, symbol_prefix, weights};
 use crate::render;
 use crate::report::Report;
 #[cfg(feature = "samples")]
@@ -68,6 +69,7 @@ pub struct Build {
     method: Method,
     #[cfg(feature = "samples")]
     preprocess: Preprocess,
+    precision: PrecisionFrom,
     target: Option<String>,
     language: Language,
     goal: Goal,
@@ -105,6 +107,7 @@ impl Build {
             method: Method::default(),
             #[cfg(feature = "samples")]
             preprocess: Preprocess::default(),
+            precision: PrecisionFrom::default(),
             target: None,
             language: Language::Rust,
             goal: Goal::default(),
@@ -142,6 +145,24 @@ impl Build {
     #[cfg(feature = "samples")]
     pub fn preprocess(&mut self, preprocess: Preprocess) -> &mut Build {
         self.preprocess = preprocess;
+        self
+    }
+
+    /// Type of the activations: [`DType::I8`], the default, or [`DType::I16`].
+    pub fn activations(&mut self, dtype: DType) -> &mut Build {
+        self.precision.activations = Some(dtype);
+        self
+    }
+
+    /// Type of the weights: [`DType::I8`], the default, or [`DType::I4`].
+    pub fn weights_type(&mut self, dtype: DType) -> &mut Build {
+        self.precision.weights = Some(dtype);
+        self
+    }
+
+    /// A file with the precision of single layers and tensors, by convention `MODEL.recipe.toml`.
+    pub fn recipe(&mut self, file: impl Into<PathBuf>) -> &mut Build {
+        self.precision.file = Some(file.into());
         self
     }
 
@@ -246,8 +267,11 @@ impl Build {
     }
 
     fn generate_for(&self, target: &'static Target) -> Result<Generated> {
+        self.check_precision()?;
         let recipe = Recipe {
             dims: self.dims.clone(),
+            precision: self.precision.clone(),
+            settings: self.precision.settings()?,
             ranges: self.ranges_from()?,
             target,
             language: self.language,
@@ -261,6 +285,7 @@ impl Build {
         let in_model = |problems: Diagnostics| problems.in_file(self.model.display());
         let source = files::load_model(&self.model, &self.dims)?;
         let mut read = source.read.clone();
+        read.extend(self.precision.file.clone());
         let (ranges, mut warnings) = self.load_ranges(&recipe.ranges, &source, &mut read)?;
         let build = driver::build(&source.frontend, &ranges, &recipe.options(&source)).map_err(in_model)?;
         warnings.extend(in_model(build.warnings));
@@ -286,6 +311,17 @@ impl Build {
     fn ranges_from(&self) -> Result<RangesFrom> {
         let file = self.ranges.clone().ok_or_else(|| self.no_ranges("no ranges are given"))?;
         Ok(RangesFrom::File(file))
+    }
+
+    fn check_precision(&self) -> Result<()> {
+        let PrecisionFrom { activations, weights, .. } = self.precision;
+        let wrong = |given: Option<DType>, allowed: [DType; 2]| given.filter(|given| !allowed.contains(given));
+        let message = match (wrong(activations, [DType::I8, DType::I16]), wrong(weights, [DType::I8, DType::I4])) {
+            (Some(dtype), _) => format!("activations cannot be of type {dtype}: int8 and int16 are possible"),
+            (None, Some(dtype)) => format!("weights cannot be of type {dtype}: int8 and int4 are possible"),
+            (None, None) => return Ok(()),
+        };
+        Err(Diagnostic::error(Code::InvalidOption, message).into())
     }
 
     fn no_ranges(&self, message: &str) -> Diagnostics {

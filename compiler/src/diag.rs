@@ -112,6 +112,8 @@ codes! {
     Labels = "labels",
     /// A file of ranges cannot be used.
     RangesFile = "ranges-file",
+    /// A file with the precision of layers and tensors cannot be used, or does not fit the model.
+    RecipeFile = "recipe-file",
     /// An input uses few of the 256 values that 8 bits offer.
     LowResolution = "low-resolution",
     /// Data has to be copied at run time to change its layout.
@@ -368,6 +370,13 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+/// The candidate that looks most like `name`, if one does.
+pub fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = candidates.map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
+    let best = scored.filter(|(similarity, _)| *similarity > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, candidate)| candidate)
+}
 
 /// The first `limit` names in backquotes, and how many were left out: `` `a`, `b` and 3 more ``.
 pub fn list_names<T: AsRef<str>>(names: &[T], limit: usize) -> String {

@@ -14,6 +14,7 @@ use crate::kernels;
 use crate::lower::{self, Lowered, PlannedVariant};
 use crate::plan::{self, CheckedPlan, Goal};
 use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo, Weights};
+use crate::quantize::Settings;
 use crate::report::{self, Provenance, Report};
 use crate::{optimize, passes, quantize};
 
@@ -85,8 +86,12 @@ fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
 }
 
 /// The quantized graph, and warnings.
-pub fn quantize(frontend: &Frontend, ranges: &Ranges) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
-    let (graph, mut warnings) = quantize::quantize(&frontend.fused, ranges)?;
+pub fn quantize(
+    frontend: &Frontend,
+    ranges: &Ranges,
+    settings: &Settings,
+) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
+    let (graph, mut warnings) = quantize::quantize(&frontend.fused, ranges, settings)?;
     warnings.extend(frontend.model.warnings.clone());
     Ok((graph, warnings))
 }
@@ -96,6 +101,8 @@ pub fn quantize(frontend: &Frontend, ranges: &Ranges) -> diag::Result<(Checked<G
 pub struct Options<'a> {
     /// Prefix of all symbols and file names; a legal identifier.
     pub name: String,
+    /// How the model is quantized.
+    pub settings: Settings,
     /// What the code is for.
     pub target: &'a Target,
     /// What it is written in.
@@ -137,7 +144,7 @@ pub struct Build {
 
 /// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
-    let (quant, mut warnings) = quantize(frontend, ranges)?;
+    let (quant, mut warnings) = quantize(frontend, ranges, &options.settings)?;
     let optimized = optimize::run(quant.clone())?;
     let plan = plan::plan(&optimized, &options.language.able(options.target), options.goal)?;
     let variants = options.target.variants.iter().filter_map(|variant| {

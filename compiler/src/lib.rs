@@ -38,5 +38,6 @@ pub use build_script::{Build, Generated};
 pub use calibrate::Method;
 #[cfg(feature = "samples")]
 pub use files::data::Preprocess;
+pub use ir::DType;
 pub use plan::Goal;
 pub use print::{ArenaMode, Language};

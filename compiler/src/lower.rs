@@ -120,7 +120,7 @@ fn computes_same(a: &Function, b: &Function) -> bool {
 /// Bytes of the constants of a layer.
 fn constants_of(blobs: &[Blob], prefix: &str) -> usize {
     let own = |blob: &&Blob| blob.name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
-    blobs.iter().filter(own).map(|blob| blob.data.len() * blob.elem.bytes()).sum()
+    blobs.iter().filter(own).map(Blob::bytes).sum()
 }
 
 /// The operator of a layer.

@@ -9,10 +9,14 @@ use ptqc_target_runtimes::Target;
 use crate::calibrate::Method;
 use crate::diag::{self, Code, Diagnostic};
 use crate::driver::Options;
-use crate::files::{Source, file_name};
+use crate::files::{self, Source, file_name};
+use crate::ir::DType;
 use crate::names;
 use crate::plan::Goal;
 use crate::print::{ArenaMode, Language, Weights, WeightsMemory};
+#[cfg(doc)]
+use crate::quantize::PrecisionRecipe;
+use crate::quantize::Settings;
 
 /// Where the ranges come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +27,33 @@ pub enum RangesFrom {
     Samples(PathBuf, Method),
 }
 
+/// Where the precision of activations and weights comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrecisionFrom {
+    /// Type of all activations without an exception.
+    pub activations: Option<DType>,
+    /// Type of all weights without an exception.
+    pub weights: Option<DType>,
+    /// A file: see [`PrecisionRecipe`].
+    pub file: Option<PathBuf>,
+}
+
+impl PrecisionFrom {
+    /// The settings; reads the file.
+    pub fn settings(&self) -> diag::Result<Settings> {
+        let recipe = self.file.as_deref().map(files::read_precision_recipe).transpose()?.unwrap_or_default();
+        Ok(Settings { precisions: recipe.precisions(self.activations, self.weights) })
+    }
+
+    /// The options of the command.
+    fn options(&self) -> String {
+        let activations = self.activations.map(|dtype| format!(" --activations {dtype}"));
+        let weights = self.weights.map(|dtype| format!(" --weight-bits {}", dtype.bits()));
+        let file = self.file.as_ref().map(|file| format!(" --recipe {}", file_name(file)));
+        [activations, weights, file].into_iter().flatten().collect()
+    }
+}
+
 /// What a build is made from.
 #[derive(Debug, Clone)]
 pub struct Recipe<'a> {
@@ -30,6 +61,10 @@ pub struct Recipe<'a> {
     pub dims: BTreeMap<String, usize>,
     /// Where the ranges come from.
     pub ranges: RangesFrom,
+    /// Where the precision comes from.
+    pub precision: PrecisionFrom,
+    /// What that is.
+    pub settings: Settings,
     /// What the code is for.
     pub target: &'a Target,
     /// What it is written in.
@@ -51,6 +86,7 @@ impl<'a> Recipe<'a> {
     pub fn options(&self, source: &Source) -> Options<'a> {
         Options {
             name: self.name.clone(),
+            settings: self.settings.clone(),
             target: self.target,
             language: self.language,
             goal: self.goal,
@@ -72,6 +108,7 @@ impl<'a> Recipe<'a> {
             RangesFrom::File(file) => format!(" --ranges {}", file_name(file)),
             RangesFrom::Samples(data, method) => format!(" --calib {} --method {method}", file_name(data)),
         };
+        command += &self.precision.options();
         if self.language != Language::default() {
             command += &format!(" --lang {}", self.language.name());
         }

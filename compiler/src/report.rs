@@ -103,6 +103,11 @@ pub struct LayerReport {
     /// Shape of its result in the model, if channels were removed from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_shape_nominal: Option<Vec<usize>>,
+    /// Element type of its result.
+    pub output_type: String,
+    /// Element type of its weights, if it has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_type: Option<String>,
     /// Multiply-accumulate operations.
     pub macs: u64,
     /// The same as the model says.
@@ -168,7 +173,7 @@ pub fn report(nominal: &Graph<Quant>, plan: &CheckedPlan, lowered: &Lowered, pro
         ranges_sha256: provenance.ranges_sha256,
         inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, &plan.tensor(id).ty)).collect(),
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, &plan.tensor(*id).ty)).collect(),
-        weight_bytes: program.blobs.iter().map(|blob| blob.data.len() * blob.elem.bytes()).sum(),
+        weight_bytes: program.blobs.iter().map(crate::program::Blob::bytes).sum(),
         macs: layers.iter().map(|layer| layer.macs).sum(),
         macs_nominal: nodes.values().map(|node| node.op.macs(&node.value.shape)).sum(),
         arena: ArenaReport {
@@ -214,10 +219,12 @@ fn layer_report(
         input_shapes: layer.operands.iter().map(|&id| plan.tensor(id).ty.shape.dims().to_vec()).collect(),
         output_shape: result.ty.shape.dims().to_vec(),
         output_shape_nominal: shape_nominal.map(|shape| shape.dims().to_vec()),
+        output_type: result.ty.dtype.to_string(),
+        weight_type: op.and_then(|op| op.weighted()).map(|weighted| weighted.weight_type.to_string()),
         macs: op.map_or(0, |op| op.macs(&result.ty.shape)) * plan.times(layer_idx) as u64,
         macs_nominal: nominal.map_or(0, |node| node.op.macs(&node.value.shape)),
         weight_bytes: facts.constant_bytes,
-        // Accumulators have been proven to fit 32 bits.
+        // Accumulators have been proven to fit 64 bits.
         accumulator: facts.accumulator.map(|bound| [bound.lo as i64, bound.hi as i64]),
         arena_live_bytes: plan.live_bytes(layer_idx),
         arena_span: match plan.place(layer.result) {

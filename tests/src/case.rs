@@ -7,9 +7,11 @@ use ptqc::calibrate::{Method, Origin, Ranges};
 use ptqc::cli::data::{InputSpec, Preprocess, SampleSet};
 use ptqc::driver::{self, Build, Frontend, Options, Sample};
 use ptqc::evaluate::{evaluate, quantize_input};
-use ptqc::ir::{Checked, Graph, Quant};
+use ptqc::ir::{Checked, DType, Graph, Quant};
 use ptqc::measure::harness::Harness;
+use ptqc::ops::{FloatOp, ParamsRule};
 use ptqc::print::{ArenaMode, Language};
+use ptqc::quantize::{LayerPrecision, Precisions, Settings};
 use ptqc_target_runtimes::{Compiler, Target};
 use rayon::prelude::*;
 
@@ -22,6 +24,39 @@ pub type Tensors = Vec<Vec<i32>>;
 /// Loads a model without external data.
 pub fn load(bytes: &[u8]) -> Result<Frontend> {
     Ok(driver::load(bytes, &|_| Err(std::io::ErrorKind::NotFound.into()), &Default::default())?)
+}
+
+/// One of many mixes of precisions for a model: 16-bit activations, 4-bit weights, both, or a type for every tensor and
+/// every layer by itself.
+pub fn mixed(frontend: &Frontend, seed: u64) -> Settings {
+    let (int16, int4) = (DType::I16, DType::I4);
+    let (activations, weights) = match seed % 6 {
+        0 => (int16, DType::I8),
+        1 => (DType::I8, int4),
+        2 => (int16, int4),
+        _ => (DType::I8, DType::I8),
+    };
+    let mut precisions = Precisions { activations, weights, ..Precisions::default() };
+    if seed % 6 < 3 {
+        return Settings { precisions };
+    }
+    let mut random = fastrand::Rng::with_seed(seed);
+    let graph = &frontend.fused;
+    for node in graph.topological().into_iter().map(|id| graph.node(id)) {
+        let computes = node.op.is_wide()
+            && node.op.params_rule() != ParamsRule::SameAsOperand
+            && !matches!(node.op, FloatOp::Constant(_));
+        if computes && random.bool() {
+            precisions.tensors.insert(node.name.clone(), int16);
+        }
+        let weighted = matches!(node.op, FloatOp::Conv(_) | FloatOp::Linear(_));
+        if let Some(origin) = node.origin.first().filter(|_| weighted && random.bool()) {
+            precisions
+                .layers
+                .insert(origin.node.clone(), LayerPrecision { weights: Some(int4), ..LayerPrecision::default() });
+        }
+    }
+    Settings { precisions }
 }
 
 /// Opens samples for a model.
@@ -55,6 +90,7 @@ pub fn build_in(
     arena: ArenaMode,
 ) -> Result<Build> {
     let options = Options {
+        settings: Default::default(),
         name: name.to_owned(),
         target,
         language,

@@ -13,6 +13,7 @@ use ptqc::program::interpret;
 use ptqc_target_runtimes::TARGETS;
 
 use crate::batch::encode;
+use crate::case::mixed;
 use crate::onnx::{Onnx, numbers};
 
 /// Samples that a case is calibrated with and run on.
@@ -33,6 +34,8 @@ pub struct Case {
     pub range: (f32, f32),
     /// What the code shall be best at.
     pub goal: Goal,
+    /// The mix of precisions, if it is not 8 bits everywhere; see [`mixed`].
+    pub mix: Option<u64>,
     /// The samples; random ones if there are none.
     pub given: Vec<Vec<Vec<f32>>>,
 }
@@ -66,6 +69,7 @@ impl Case {
             steps: 2.0,
             range: (-1.0, 1.0),
             goal: Goal::default(),
+            mix: None,
             given: vec![],
         }
     }
@@ -88,6 +92,11 @@ impl Case {
     /// With another goal.
     pub fn optimized(self, goal: Goal) -> Case {
         Case { goal, ..self }
+    }
+
+    /// With other precisions than 8 bits.
+    pub fn mixed(self, mix: Option<u64>) -> Case {
+        Case { mix, ..self }
     }
 
     /// With these samples instead of random ones.
@@ -115,6 +124,7 @@ impl Case {
         let (calibrator, _) = driver::calibrate(&frontend.model, samples.iter().cloned().map(Ok), &|| {})?;
         let ranges = calibrator.finish(Method::MinMax, Origin::default())?;
         let options = Options {
+            settings: self.mix.map(|seed| mixed(&frontend, seed)).unwrap_or_default(),
             name: self.name.clone(),
             target: &TARGETS[0],
             language,

@@ -218,7 +218,10 @@ fn main_source(members: &[Member]) -> String {
 fn function(program: &Program) -> String {
     let places = Places::of(program);
     let name = &program.name;
-    let input_bytes: usize = program.inputs.iter().map(bytes_of).sum();
+    // Bytes end where the memory ends; wider elements have to be aligned.
+    let single_bytes = program.inputs.iter().all(|input| input.elem.bytes() == 1);
+    let place = |input: &Signature| if single_bytes { bytes_of(input) } else { bytes_of(input).next_multiple_of(8) };
+    let input_bytes: usize = program.inputs.iter().map(place).sum();
     let mut body = "  fill();\n".to_owned();
     let mut offset = 0;
     let mut arguments = vec!["pool.bytes + 16".to_owned()];
@@ -231,7 +234,7 @@ fn function(program: &Program) -> String {
             bytes_of(input)
         );
         arguments.push(format!("(const {ty} *)(const void *){}_bytes", input.name));
-        offset += bytes_of(input);
+        offset += place(input);
     }
     let mut writable = vec![(places.arena, program.arena_bytes)];
     for (output, &at) in program.outputs.iter().zip(&places.outputs) {

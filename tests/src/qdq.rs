@@ -260,7 +260,7 @@ impl Exporter {
             QuantOp::Conv(conv) => self.conv(conv, &x[0], types[0], params(result)?)?,
             QuantOp::Linear(linear) => self.linear(linear, &x[0], types[0], params(result)?)?,
             QuantOp::Affine(affine) => self.affine(affine, &x[0], types[0], result)?,
-            QuantOp::Table(_) => match float {
+            QuantOp::Table(_) | QuantOp::Curve(_) | QuantOp::Rescale(_) => match float {
                 Some(FloatOp::Unary(unary)) => self.chain(&unary.chain, x[0].clone()),
                 // A requantization.
                 _ => self.node("Identity", &[&x[0]], &[]),

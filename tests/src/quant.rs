@@ -143,7 +143,15 @@ pub fn weighted(rows: Rows, factor: f64, (input_zero, output_zero): (i32, i32), 
         Channel { bias: *bias, multiplier, bound: Interval::new(lo, hi), weight_scale: 1.0 }
     };
     let channels = rows.iter().map(channel).collect();
-    Weighted { channels, weights: rows.into_iter().flat_map(|(row, _)| row).collect(), input_zero, output_zero, clamp }
+    Weighted {
+        channels,
+        weights: rows.into_iter().flat_map(|(row, _)| row).collect(),
+        weight_type: DType::I8,
+        input_type: DType::I8,
+        input_zero,
+        output_zero,
+        clamp,
+    }
 }
 
 /// A graph of random operators on one or two inputs, in which channels are often constant or not read.
@@ -234,7 +242,7 @@ impl Random {
             4 => self.linear(x, &dims, zero),
             5 => {
                 let (limit, slope) = (self.rng.i32(-128..=127), self.rng.i32(-2..=2));
-                let entries = (-128..=127).map(|q: i32| (q.max(limit) * slope).clamp(-128, 127) as i8).collect();
+                let entries = (-128..=127).map(|q: i32| (q.max(limit) * slope).clamp(-128, 127) as i16).collect();
                 self.net.add(Table { entries }, &[x], zero)
             }
             6 => self.affine(x, &dims, zero),
@@ -266,8 +274,17 @@ impl Random {
                 let multiplier = Multiplier::new(1.5 / count as f64).expect("the factor is in range");
                 let (input_zero, clamp) = (self.net.zero(x), self.clamp(zero));
                 let keep_dims = self.rng.bool();
-                let mean =
-                    QMean { axes, keep_dims, is_sum: false, count, multiplier, input_zero, output_zero: zero, clamp };
+                let mean = QMean {
+                    axes,
+                    keep_dims,
+                    is_sum: false,
+                    count,
+                    multiplier,
+                    input_type: DType::I8,
+                    input_zero,
+                    output_zero: zero,
+                    clamp,
+                };
                 self.net.add(mean, &[x], zero)
             }
             _ => return,
@@ -322,7 +339,7 @@ impl Random {
         let zeros = operands.map(|id| self.net.zero(id));
         let multiplier = Multiplier::new(0.01).expect("the factor is in range");
         let clamp = self.clamp(zero);
-        self.net.add(QMul { zeros, multiplier, output_zero: zero, clamp }, &operands, zero)
+        self.net.add(QMul { zeros, types: [DType::I8; 2], multiplier, output_zero: zero, clamp }, &operands, zero)
     }
 
     fn constant(&mut self, dims: &[usize]) -> NodeId {
@@ -339,7 +356,8 @@ impl Random {
             (1..=window.taps()).map(|count| (count, multiplier(count))).collect();
         let (input_zero, clamp) = (self.net.zero(x), self.clamp(zero));
         let include_pad = self.rng.bool();
-        let pool = QAveragePool { window, include_pad, multipliers, input_zero, output_zero: zero, clamp };
+        let input_type = DType::I8;
+        let pool = QAveragePool { window, include_pad, multipliers, input_type, input_zero, output_zero: zero, clamp };
         self.net.add(pool, &[x], zero)
     }
 

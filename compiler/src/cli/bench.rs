@@ -10,7 +10,7 @@ use super::source::{ModelArgs, PreprocessArgs, RangesArgs, Source, open_samples}
 use crate::diag;
 use crate::driver::{self, Build};
 use crate::evaluate::quantize_input;
-use crate::ir::DType;
+use crate::ir::QuantType;
 use crate::measure::rustc::Rustc;
 use crate::measure::{self, Setup};
 use crate::print::Language;
@@ -63,7 +63,7 @@ pub fn run(args: &BenchArgs) -> diag::Result<()> {
 fn sample(args: &BenchArgs, source: &Source, build: &Build) -> diag::Result<Vec<Vec<i32>>> {
     let inputs = build.quant.inputs();
     let Some(data) = args.data.as_ref().or(args.ranges.calib.as_ref()) else {
-        return Ok(inputs.iter().map(|&id| random(build.quant.node(id).value.shape.len())).collect());
+        return Ok(inputs.iter().map(|&id| random(&build.quant.node(id).value)).collect());
     };
     let samples = open_samples(&source.frontend.model, data, &args.preprocess.preprocess())?;
     let first = samples.samples().next().transpose()?.unwrap_or_default();
@@ -71,11 +71,11 @@ fn sample(args: &BenchArgs, source: &Source, build: &Build) -> diag::Result<Vec<
 }
 
 /// Numbers that look random and are always the same.
-fn random(len: usize) -> Vec<i32> {
+fn random(ty: &QuantType) -> Vec<i32> {
     let mut state = 1u32;
     let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as i32 + DType::I8.min()
+        (state >> (32 - ty.dtype.bits())) as i32 + ty.dtype.min()
     };
-    std::iter::repeat_with(next).take(len).collect()
+    std::iter::repeat_with(next).take(ty.shape.len()).collect()
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::source::{ModelArgs, RangesArgs};
+use super::source::{ModelArgs, PrecisionArgs, RangesArgs};
 use crate::diag;
 use crate::plan::Goal;
 use crate::print::{ArenaMode, Language, WeightsMemory};
@@ -35,6 +35,8 @@ pub struct CodeArgs {
     /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
     #[arg(long)]
     float_helpers: bool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 /// What the code is written in.
@@ -94,6 +96,8 @@ impl CodeArgs {
     pub fn recipe(&self, model: &ModelArgs, ranges: &RangesArgs) -> diag::Result<Recipe<'static>> {
         Ok(Recipe {
             dims: model.dims(),
+            precision: self.precision.origin(),
+            settings: self.precision.settings()?,
             target: find_target(&self.target)?,
             ranges: ranges.origin()?,
             language: match self.lang {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::data::read_labels;
 use super::metrics::{self, Metric};
-use super::source::{ModelArgs, PreprocessArgs, Progress, RangesArgs, Source, open_samples, problem};
+use super::source::{ModelArgs, PrecisionArgs, PreprocessArgs, Progress, RangesArgs, Source, open_samples, problem};
 use crate::diag::{self, Code, Diagnostic, list_names};
 use crate::driver;
 use crate::evaluate::{dequantize, evaluate, quantize_input};
@@ -21,6 +21,8 @@ pub struct EvalArgs {
     model: ModelArgs,
     #[command(flatten)]
     ranges: RangesArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Samples to evaluate: a .npy, a .npz (arrays by input name), or a folder of them
     #[arg(long, value_name = "X")]
     data: PathBuf,
@@ -84,7 +86,8 @@ pub fn run(args: &EvalArgs) -> diag::Result<()> {
     let calib_preprocess = if args.convert_calib { preprocess.clone() } else { Default::default() };
     let ranges = args.ranges.load(&source, &calib_preprocess)?;
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
-    let (graph, warnings) = driver::quantize(&source.frontend, &ranges).map_err(in_model)?;
+    let (graph, warnings) =
+        driver::quantize(&source.frontend, &ranges, &args.precision.settings()?).map_err(in_model)?;
     super::warn(&in_model(warnings));
     let labels = args.labels.as_deref().map(read_labels).transpose()?;
     check_options(args, &graph)?;

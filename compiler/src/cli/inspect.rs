@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::code::Optimize;
-use super::source::{MethodArg, ModelArgs, PreprocessArgs, Source, calibrate, read_ranges};
+use super::source::{MethodArg, ModelArgs, PrecisionArgs, PreprocessArgs, Source, calibrate, read_ranges};
 use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic};
 use crate::driver::{self, Build, Options};
@@ -27,6 +27,8 @@ pub struct InspectArgs {
     ranges: Option<PathBuf>,
     #[command(flatten)]
     method: MethodArg,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// The stage
     #[arg(long, value_enum, default_value = "fused")]
     stage: Stage,
@@ -72,8 +74,8 @@ pub fn run(args: &InspectArgs) -> diag::Result<()> {
         Stage::Float => listing(&source.frontend.model.graph, args.dot),
         Stage::Fused => listing(&source.frontend.fused, args.dot),
         Stage::Quant => {
-            let (quant, warnings) =
-                driver::quantize(&source.frontend, &ranges(args, &source)?).map_err(in_model(args))?;
+            let (ranges, settings) = (ranges(args, &source)?, args.precision.settings()?);
+            let (quant, warnings) = driver::quantize(&source.frontend, &ranges, &settings).map_err(in_model(args))?;
             super::warn(&in_model(args)(warnings));
             listing(&quant, args.dot)
         }
@@ -96,6 +98,7 @@ fn build(args: &InspectArgs, source: &Source) -> diag::Result<Build> {
     let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let options = Options {
         name: names::prefix(&stem),
+        settings: args.precision.settings()?,
         target: find_target(&args.target)?,
         language: Language::default(),
         goal: args.optimize.goal(),

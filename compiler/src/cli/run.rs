@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::data::npy_bytes;
 use super::output;
-use super::source::{ModelArgs, PreprocessArgs, RangesArgs, open_samples};
+use super::source::{ModelArgs, PrecisionArgs, PreprocessArgs, RangesArgs, open_samples};
 use crate::diag;
 use crate::driver;
 use crate::evaluate::{dequantize, evaluate, quantize_input};
@@ -19,6 +19,8 @@ pub struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     ranges: RangesArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Inputs: a .npy, a .npz (arrays by input name), or a folder of them
     #[arg(long, value_name = "DATA")]
     input: PathBuf,
@@ -51,7 +53,8 @@ pub fn run(args: &RunArgs) -> diag::Result<()> {
     let calib_preprocess = if args.convert_calib { preprocess.clone() } else { Default::default() };
     let ranges = args.ranges.load(&source, &calib_preprocess)?;
     let in_model = |problems: diag::Diagnostics| problems.in_file(args.model.model.display());
-    let (graph, warnings) = driver::quantize(&source.frontend, &ranges).map_err(in_model)?;
+    let (graph, warnings) =
+        driver::quantize(&source.frontend, &ranges, &args.precision.settings()?).map_err(in_model)?;
     super::warn(&in_model(warnings));
     let samples = open_samples(&source.frontend.model, &args.input, &preprocess)?;
     let collect = |file: String, id| {

@@ -12,7 +12,9 @@ use crate::calibrate::{Method, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::files;
 pub use crate::files::{Source, open_samples};
-use crate::recipe::RangesFrom;
+use crate::ir::DType;
+use crate::quantize::Settings;
+use crate::recipe::{PrecisionFrom, RangesFrom};
 
 /// The model.
 #[derive(Debug, Args)]
@@ -36,6 +38,49 @@ pub struct RangesArgs {
     pub ranges: Option<PathBuf>,
     #[command(flatten)]
     pub method: MethodArg,
+}
+
+/// How precise the integers are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Precision")]
+pub struct PrecisionArgs {
+    /// Type of the activations [default: the recipe's, or int8]
+    #[arg(long, value_enum)]
+    activations: Option<Activations>,
+    /// Bits of the weights: 8 or 4 [default: the recipe's, or 8]
+    #[arg(long, value_name = "BITS", value_parser = clap::builder::PossibleValuesParser::new(["8", "4"]))]
+    weight_bits: Option<String>,
+    /// Precision of single layers and tensors: a file like MODEL.recipe.toml
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+}
+
+/// Type of the activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Activations {
+    /// 8 bits
+    Int8,
+    /// 16 bits
+    Int16,
+}
+
+impl PrecisionArgs {
+    /// Where the precision comes from.
+    pub fn origin(&self) -> PrecisionFrom {
+        PrecisionFrom {
+            activations: self.activations.map(|activations| match activations {
+                Activations::Int8 => DType::I8,
+                Activations::Int16 => DType::I16,
+            }),
+            weights: self.weight_bits.as_ref().map(|bits| if bits == "4" { DType::I4 } else { DType::I8 }),
+            file: self.recipe.clone(),
+        }
+    }
+
+    /// How the model is quantized.
+    pub fn settings(&self) -> diag::Result<Settings> {
+        self.origin().settings()
+    }
 }
 
 /// How ranges are chosen.

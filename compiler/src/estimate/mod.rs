@@ -20,9 +20,11 @@ pub use operations::{Operations, executed, written};
 /// What a build will cost on the target it is for.
 pub fn estimate(build: &Build, target: &Target) -> Figures {
     let program = build.lowered.program.program();
-    let functions = &program.functions;
-    let layers: Vec<LayerCost> =
-        functions.iter().map(|f| (Some(instructions(program, f, target)), code_bytes(program, f, target))).collect();
+    // Functions that compute rows are called for each of them.
+    let calls = build.report.layers.iter().map(|layer| layer.calls as u64).chain(std::iter::repeat(1));
+    let cost =
+        |(f, calls): (&Function, u64)| (Some(calls * instructions(program, f, target)), code_bytes(program, f, target));
+    let layers: Vec<LayerCost> = program.functions.iter().zip(calls).map(cost).collect();
     let total = layers.iter().filter_map(|(instructions, _)| *instructions).sum();
     let mut figures = Figures::new(build, Method::Estimated, &layers);
     figures.flash.code = code(build, &layers);

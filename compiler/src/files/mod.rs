@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::driver::{self, Frontend};
+use crate::quantize::PrecisionRecipe;
 
 /// A model that has been read.
 #[derive(Debug)]
@@ -58,6 +59,17 @@ pub fn read_ranges(path: &Path, source: &Source) -> diag::Result<(Ranges, Diagno
     });
     let warnings = warnings.into_iter().collect();
     Ok((ranges, warnings))
+}
+
+/// Reads a file with the precision of layers and tensors.
+pub fn read_precision_recipe(path: &Path) -> diag::Result<PrecisionRecipe> {
+    let bytes = read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        Diagnostic::error(Code::RecipeFile, "this is not a recipe: it is not text")
+            .file(path.display())
+            .note(error.to_string())
+    })?;
+    PrecisionRecipe::from_toml(text).map_err(|problems| problems.in_file(path.display()))
 }
 
 /// Opens samples for the model's inputs.

@@ -82,6 +82,34 @@ impl Params {
         Some(Params { scale, zero_point })
     }
 
+    /// Symmetric parameters: the end of `range` that is farther from 0 becomes the largest value of the type, and the
+    /// zero point is 0. `None` if the range is so narrow that no normal scale exists.
+    pub fn symmetric(range: Range, dtype: DType) -> Option<Params> {
+        let scale = Scale::new(f64::from(range.magnitude()) / f64::from(dtype.max()))?;
+        Some(Params { scale, zero_point: 0 })
+    }
+
+    /// Parameters with which elements of a type cover `range`: asymmetric with up to 8 bits, symmetric with more.
+    pub fn covering(range: Range, dtype: DType) -> Option<Params> {
+        match dtype {
+            DType::I4 | DType::I8 => Params::asymmetric_int8(range),
+            DType::I16 | DType::I32 => Params::symmetric(range, dtype),
+        }
+    }
+
+    /// What these 8-bit parameters are for elements of a type: with more bits the same reals, symmetric. The reach of a
+    /// power of two stays one, so that a result between 0 and 1 has a step of `2^-15`.
+    pub fn for_type(self, dtype: DType) -> Params {
+        match dtype {
+            DType::I4 | DType::I8 => self,
+            DType::I16 | DType::I32 => {
+                let steps = f64::from((128 - self.zero_point).max(128 + self.zero_point));
+                let scale = Scale::new(self.scale.get() * steps / -f64::from(dtype.min())).unwrap_or(self.scale);
+                Params { scale, zero_point: 0 }
+            }
+        }
+    }
+
     /// Parameters of results that lie between 0 and 1, such as Softmax and Sigmoid.
     pub fn unit_interval() -> Params {
         Params { scale: Scale(1.0 / 256.0), zero_point: -128 }
@@ -167,16 +195,31 @@ impl Multiplier {
         self.left_shift
     }
 
-    /// Whether `acc << left_shift` stays in 32 bits for every accumulator in `bound`.
+    /// Whether [`Multiplier::apply`], or for accumulators of more than 32 bits [`Multiplier::apply_wide`], can be
+    /// computed in 64 bits for every accumulator in `bound`.
+    ///
+    /// `acc << left_shift` has to stay in 32 bits. A wider accumulator is cut into `high * 2^16 + low`, and its result is
+    /// `(high * factor + ((low * factor + 2^30) >> 16)) >> 15` with `factor = mantissa << left_shift`, which is exact.
     pub fn accepts(self, bound: Interval) -> bool {
-        let fits = |acc: i128| i32::try_from(acc).is_ok() && i32::try_from(acc << self.left_shift).is_ok();
-        fits(bound.lo) && fits(bound.hi)
+        let narrow = |acc: i128| i32::try_from(acc).is_ok();
+        if narrow(bound.lo) && narrow(bound.hi) {
+            return narrow(bound.lo << self.left_shift) && narrow(bound.hi << self.left_shift);
+        }
+        let factor = i128::from(self.mantissa) << self.left_shift;
+        let high = bound.lo.abs().max(bound.hi.abs()) >> 16;
+        factor < 1 << 45 && (high + 1) * factor < 1 << 61
     }
 
     /// Requantizes an accumulator.
     pub fn apply(self, acc: i32) -> i32 {
         let product = (i64::from(acc) << self.left_shift) * i64::from(self.mantissa);
         ((product + (1 << 30)) >> 31) as i32
+    }
+
+    /// The same for an accumulator of any width; the result can have more than 32 bits until it is clamped.
+    pub fn apply_wide(self, acc: i64) -> i64 {
+        let product = (i128::from(acc) << self.left_shift) * i128::from(self.mantissa);
+        ((product + (1 << 30)) >> 31) as i64
     }
 }
 
@@ -207,6 +250,12 @@ impl Clamp {
     /// The nearest value within the bounds.
     pub fn apply(self, value: i32) -> i32 {
         value.clamp(self.lo, self.hi)
+    }
+
+    /// The nearest value within the bounds.
+    pub fn apply_wide(self, value: i64) -> i32 {
+        // The bounds are `i32`, so the result is.
+        value.clamp(i64::from(self.lo), i64::from(self.hi)) as i32
     }
 }
 

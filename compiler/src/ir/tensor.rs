@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Params, Shape};
+use super::{Interval, Params, Shape};
 
 /// A constant of the float stage, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +68,21 @@ impl DType {
         }
     }
 
+    /// All values.
+    pub fn interval(self) -> Interval {
+        Interval::new(self.min(), self.max())
+    }
+
+    /// Bits of an element.
+    pub fn bits(self) -> u32 {
+        match self {
+            DType::I4 => 4,
+            DType::I8 => 8,
+            DType::I16 => 16,
+            DType::I32 => 32,
+        }
+    }
+
     /// Bytes that `len` elements take.
     pub fn bytes(self, len: usize) -> usize {
         match self {
@@ -113,7 +128,19 @@ pub struct QuantType {
 impl QuantType {
     /// An int8 activation.
     pub fn int8(shape: Shape, params: Params) -> Self {
-        QuantType { shape, dtype: DType::I8, encoding: Encoding::Affine(params) }
+        QuantType::real(shape, DType::I8, params)
+    }
+
+    /// An activation. With 16 bits its zero point is 0, which keeps differences to it in 16 bits.
+    pub fn real(shape: Shape, dtype: DType, params: Params) -> Self {
+        QuantType { shape, dtype, encoding: Encoding::Affine(params) }
+    }
+
+    /// All values of an element less the zero point.
+    pub fn centred(&self) -> Interval {
+        let zero = i128::from(self.params().map_or(0, |params| params.zero_point));
+        let Interval { lo, hi } = self.dtype.interval();
+        Interval::new(lo - zero, hi - zero)
     }
 
     /// Scale and zero point, if the elements stand for real numbers.

@@ -63,14 +63,21 @@ pub fn multiplier_blob(b: &mut LayerBuilder, multipliers: &[Multiplier]) -> Buff
 }
 
 impl Requantize {
+    /// Whether accumulator times multiplier fits 64 bits.
+    fn fits_product(self) -> bool {
+        self.bound.lo.abs().max(self.bound.hi.abs()) * self.largest < i128::from(i64::MAX / 2)
+    }
+
     /// `clamp(output_zero + ((acc * multiplier + 2^30) >> 31))`; both are of any signed type.
     pub fn apply(self, f: &mut FunctionBuilder, acc: Expr, multiplier: Expr) -> Expr {
         let multiplier = match multiplier {
             Expr::Const(Type::I64, _) => multiplier,
             other => other.cast(Type::I64),
         };
-        let product = acc.cast(Type::I64).mul(multiplier);
-        let steps = product.add(Expr::i64(1 << 30)).shr(31);
+        let steps = match self.fits_product() {
+            true => acc.cast(Type::I64).mul(multiplier).add(Expr::i64(1 << 30)).shr(31),
+            false => in_two_parts(f, acc, multiplier),
+        };
         let reach = |acc: i128| ((acc * self.largest + (1 << 30)) >> 31) + i128::from(self.output_zero);
         let (lo, hi) = (reach(self.bound.lo).min(reach(0)), reach(self.bound.hi).max(reach(0)));
         // With a large multiplier the clamp has to come before the narrowing.
@@ -84,6 +91,18 @@ impl Requantize {
         let result = clamped(shifted, ty, self.clamp);
         if narrow { result } else { result.cast(Type::I32) }
     }
+}
+
+/// `(acc * multiplier + 2^30) >> 31` where the product has more than 64 bits; see
+/// [`Multiplier::accepts`].
+fn in_two_parts(f: &mut FunctionBuilder, acc: Expr, multiplier: Expr) -> Expr {
+    let multiplier = f.bind("factor", Type::I64, multiplier);
+    let high = f.bind("high", Type::I64, acc.clone().cast(Type::I64).shr(16));
+    // Always within the bounds; they let the checker see it.
+    let low = acc.cast(Type::I64).sub(high.clone().mul(Expr::i64(1 << 16)));
+    let low = clamped(low, Type::I64, Clamp { lo: 0, hi: 0xffff });
+    let low = low.mul(multiplier.clone()).add(Expr::i64(1 << 30)).shr(16);
+    high.mul(multiplier).add(low).shr(15)
 }
 
 /// `value` within `clamp`.

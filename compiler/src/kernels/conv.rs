@@ -3,9 +3,10 @@
 use super::common::{Requantize, address, factor, less, loops, multiplier_blob};
 use super::elementwise::added_to;
 use super::{LayerBuilder, strides};
-use crate::ir::Interval;
+use crate::ir::{DType, Interval};
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
+use crate::ops::fits_i32;
 use crate::ops::weighted::Weighted;
 use crate::plan::{Added, Dim, joined};
 use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg, Type};
@@ -54,6 +55,12 @@ pub struct Data<'a> {
     /// The input's zero point that has to be subtracted; 0 if it is folded into the biases.
     input_zero: i32,
     channels: usize,
+    /// Type of the accumulator.
+    sum: Type,
+    /// All values of the accumulator, where the checker would not find them by itself.
+    bound: Option<Interval>,
+    /// Whether two weights share a byte.
+    pairs: bool,
     /// What is added to each result, and the other tensor.
     added: Option<(&'a Added, Buffer)>,
 }
@@ -69,10 +76,16 @@ impl<'a> Data<'a> {
         };
         let biases: Vec<i64> = (0..weighted.channels.len()).map(bias).collect();
         let input_zero = if folded { 0 } else { weighted.input_zero };
-        let bound = provable_bound(&packed, &biases, input_zero);
+        // Bounds of 16-bit operands are needed as tight as they are. Their zero point is 0, so nothing has been folded.
+        let exact = weighted.accumulator().filter(|_| weighted.input_type.bits() > 8);
+        let bound = exact.unwrap_or_else(|| provable_bound(&packed, &biases, input_zero));
+        let pairs = weighted.weight_type == DType::I4;
         let multipliers: Vec<_> = weighted.channels.iter().map(|channel| channel.multiplier).collect();
-        let weights =
-            b.blob("weights", "Weights, one row for each output channel, input channels innermost.", Elem::I8, packed);
+        let doc = match pairs {
+            true => "Weights, two in a byte, one row for each output channel, input channels innermost.",
+            false => "Weights, one row for each output channel, input channels innermost.",
+        };
+        let weights = b.blob("weights", doc, if pairs { Elem::I4 } else { Elem::I8 }, packed);
         let doc = if folded { "Biases, less the input's zero point times the sum of the weights." } else { "Biases." };
         let bias = b.blob("bias", doc, Elem::I32, biases);
         let uniform = multipliers.iter().all(|&multiplier| multiplier == multipliers[0]);
@@ -84,13 +97,14 @@ impl<'a> Data<'a> {
             clamp: weighted.clamp,
         };
         let added = b.layer.added.as_ref().map(|added| (added, b.x(b.layer.operands.len() - 1)));
-        Data { weights, bias, multiplier, requantize, input_zero, channels: weighted.channels.len(), added }
+        let (channels, sum) = (weighted.channels.len(), if fits_i32(bound) { Type::I32 } else { Type::I64 });
+        Data { weights, bias, multiplier, requantize, input_zero, channels, sum, bound: exact, pairs, added }
     }
 
     /// Declares the accumulator of an output channel.
     pub fn accumulator(&self, f: &mut FunctionBuilder, channel: &Affine) -> Reg {
         // Until the last product, the sum is not within the bound of the finished one: the checker takes its own.
-        f.mutable("acc", Type::I32, f.load(self.bias, channel.clone()))
+        f.bounded("acc", self.sum, f.load(self.bias, channel.clone()).cast_to(self.sum), self.bound)
     }
 
     /// Adds `count` neighbouring products.
@@ -103,11 +117,19 @@ impl<'a> Data<'a> {
         weight: Affine,
     ) {
         let (buffer, start, stride) = x;
-        f.each("i", count, |f, i| {
-            let value = less(f.load(buffer, start + i.clone() * stride as i64), self.input_zero);
-            let product = value.mul(f.load(self.weights, weight + i));
-            f.accumulate(acc, product);
+        let product = |f: &mut FunctionBuilder, i: Affine| {
+            let value = less(f.load(buffer, start.clone() + i.clone() * stride as i64), self.input_zero);
+            let product = value.mul(f.load(self.weights, weight.clone() + i));
+            f.accumulate(acc, product.cast_to(self.sum));
+        };
+        // Both weights of a byte in one pass, so that it is clear where each is.
+        let whole_bytes = self.pairs && weight.is_multiple_of(2);
+        let pairs = if whole_bytes { count / 2 } else { 0 };
+        f.each("i", pairs, |f, i| {
+            product(f, i.clone() * 2);
+            product(f, i * 2 + 1);
         });
+        f.each("i", count - 2 * pairs, |f, i| product(f, i + 2 * pairs as i64));
     }
 
     /// Stores the finished result, or its sum with the element of the other tensor at the same index.

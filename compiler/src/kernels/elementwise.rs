@@ -1,10 +1,11 @@
 //! Operators that compute each element by itself: tables, per-channel affine maps, sums, products.
 
-use super::LayerBuilder;
 use super::common::{Requantize, clamped, factor, less, loops};
+use super::{LayerBuilder, elem};
 use crate::ir::Clamp;
 use crate::ops::QuantOp;
 use crate::ops::fixed_sum::Precision;
+use crate::ops::mul::reach;
 use crate::plan::{Added, Dim, View, nest};
 use crate::program::{Elem, Expr, Type};
 
@@ -12,12 +13,47 @@ use crate::program::{Elem, Expr, Type};
 pub fn build_table(b: &mut LayerBuilder) {
     let Some(QuantOp::Table(table)) = b.op() else { return };
     let entries = table.entries.iter().map(|&entry| i64::from(entry)).collect();
-    let entries = b.blob("table", "Results for -128 to 127.", Elem::I8, entries);
+    let entries = b.blob("table", "Results for -128 to 127.", elem(&b.result().ty), entries);
     let dims = common_loops(b, &[]);
     let (x, y) = (b.x(0), b.y());
     loops(&mut b.f, &dims, 2, &mut |f, at| {
         let index = f.load(x, at[0].clone()).add(Expr::i32(128));
         f.store(y, at[1].clone(), f.lookup(entries, index));
+    });
+}
+
+/// Interpolation between the entries of a table. The formula stands at `Curve`.
+pub fn build_curve(b: &mut LayerBuilder) {
+    let Some(QuantOp::Curve(curve)) = b.op() else { return };
+    let entries = curve.entries.iter().map(|&entry| i64::from(entry)).collect();
+    let doc = format!("Values every {} steps, from -32768 on.", 1 << curve.segment_bits);
+    let entries = b.blob("curve", doc, Elem::I16, entries);
+    let dims = common_loops(b, &[]);
+    let (x, y, length) = (b.x(0), b.y(), 1i64 << curve.segment_bits);
+    let shift = curve.segment_bits + curve.fraction_bits;
+    let (lo, hi) = curve.reach();
+    loops(&mut b.f, &dims, 2, &mut |f, at| {
+        let position = f.bind("position", Type::I32, f.load(x, at[0].clone()).add(Expr::i32(32768)));
+        let i = f.bind("i", Type::I32, position.clone().shr(curve.segment_bits));
+        // Always within the bounds; they let the checker see it.
+        let rest = position.sub(i.clone().mul(Expr::i32(length)));
+        let rest = clamped(rest, Type::I32, Clamp { lo: 0, hi: length as i32 - 1 });
+        let start = f.bind("start", Type::I32, f.lookup(entries, i.clone()));
+        let rise = f.lookup(entries, i.add(Expr::i32(1))).sub(start.clone());
+        let sum = start.mul(Expr::i32(length)).add(rise.mul(rest)).add(Expr::i32(1 << (shift - 1)));
+        f.store(y, at[1].clone(), clamped(sum.shr(shift), Type::I32, Clamp { lo, hi }));
+    });
+}
+
+/// `clamp((q * factor + offset) >> shift)`.
+pub fn build_rescale(b: &mut LayerBuilder) {
+    let Some(QuantOp::Rescale(rescale)) = b.op() else { return };
+    let dims = common_loops(b, &[]);
+    let (x, y, ty) = (b.x(0), b.y(), sum_type(rescale.precision));
+    loops(&mut b.f, &dims, 2, &mut |f, at| {
+        let product = f.load(x, at[0].clone()).cast_to(ty).mul(Expr::Const(ty, i64::from(rescale.sum.factors[0])));
+        let sum = product.add(Expr::Const(ty, rescale.sum.offset));
+        f.store(y, at[1].clone(), finish_sum(sum, rescale.precision, rescale.clamp));
     });
 }
 
@@ -66,7 +102,7 @@ pub fn build_mul(b: &mut LayerBuilder) {
     let Some(QuantOp::Mul(mul)) = b.op() else { return };
     let dims = common_loops(b, &[]);
     let requantize = Requantize {
-        bound: crate::ir::Interval::new(-255 * 255, 255 * 255),
+        bound: reach(mul.types),
         largest: i128::from(factor(mul.multiplier)),
         output_zero: mul.output_zero,
         clamp: mul.clamp,

@@ -13,8 +13,8 @@ const LARGEST: usize = 1 << 20;
 /// overlap.
 pub fn lead(layer: &Layer, plan: &Plan, port: usize) -> Option<usize> {
     let (x, y) = (plan.tensor(layer.operands[port]), plan.tensor(layer.result));
-    let single_bytes = elem(&x.ty).bytes() == 1 && elem(&y.ty).bytes() == 1;
-    if !single_bytes || y.ty.shape.len() > LARGEST {
+    let bytes = elem(&y.ty).bytes();
+    if elem(&x.ty).bytes() != bytes || y.ty.shape.len() > LARGEST {
         return None;
     }
     let mut blobs = vec![];
@@ -27,7 +27,7 @@ pub fn lead(layer: &Layer, plan: &Plan, port: usize) -> Option<usize> {
         return None;
     }
     let lead = Walk::of(&function, x, y).lead();
-    usize::try_from(lead.max(0)).ok()
+    usize::try_from(lead.max(0)).ok().map(|elements| elements * bytes)
 }
 
 /// What happens between two stores, in order.

@@ -3,8 +3,8 @@
 use super::LayerBuilder;
 use super::common::{Requantize, factor, loops};
 use super::reduce::reduction_loops;
-use crate::ir::Interval;
-use crate::ops::QuantOp;
+use crate::ops::average_pool::sum_reach;
+use crate::ops::{QuantOp, fits_i32};
 use crate::program::{Expr, Type};
 
 /// Builds the loops: for each element of the result, the sum over the reduced axes. The zero point is subtracted
@@ -12,9 +12,10 @@ use crate::program::{Expr, Type};
 pub fn build(b: &mut LayerBuilder) {
     let Some(QuantOp::Mean(mean)) = b.op() else { return };
     let (kept, reduced) = reduction_loops(b, &mean.axes, mean.keep_dims);
-    let count = mean.count as i128;
+    let bound = sum_reach(mean.count, mean.input_type);
+    let sum_type = if fits_i32(bound) { Type::I32 } else { Type::I64 };
     let requantize = Requantize {
-        bound: Interval::new(-255 * count, 255 * count),
+        bound,
         largest: i128::from(factor(mean.multiplier)),
         output_zero: mean.output_zero,
         clamp: mean.clamp,
@@ -22,10 +23,10 @@ pub fn build(b: &mut LayerBuilder) {
     let start = -(mean.count as i64) * i64::from(mean.input_zero);
     let (x, y) = (b.x(0), b.y());
     loops(&mut b.f, &kept, 2, &mut |f, at| {
-        let sum = f.mutable("sum", Type::I32, Expr::i32(start));
+        let sum = f.mutable("sum", sum_type, Expr::Const(sum_type, start));
         loops(f, &reduced, 1, &mut |f, inner| {
             let value = f.load(x, at[0].clone() + inner[0].clone());
-            f.accumulate(sum, value);
+            f.accumulate(sum, value.cast_to(sum_type));
         });
         let value = requantize.apply(f, Expr::Reg(sum), Expr::i64(factor(mean.multiplier)));
         f.store(y, at[1].clone(), value);

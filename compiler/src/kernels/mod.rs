@@ -41,8 +41,10 @@ use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, Fun
 pub struct Kernel {
     /// Name in plans and reports.
     pub name: &'static str,
-    /// Which layers it can compute.
+    /// Which layers it can compute, of those with elements and weights that it can read.
     pub accepts: fn(&Layer, &Plan) -> bool,
+    /// Which elements and weights it can read.
+    pub types: Types,
     /// Features that the target must have.
     pub needs: &'static [Feature],
     /// A goal that has to be asked for, where the kernel is not for everybody.
@@ -66,6 +68,32 @@ pub struct Kernel {
     pub build: fn(&mut LayerBuilder),
 }
 
+/// Elements and weights that a kernel can read, and accumulators that it can compute with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Types {
+    /// Operands and results of 8 bits (a result can hold positions), weights of 8 bits, accumulators of 32.
+    Bytes,
+    /// Whatever there is.
+    Any,
+}
+
+impl Types {
+    /// Whether a layer has nothing else.
+    fn allow(self, layer: &Layer, plan: &Plan) -> bool {
+        let is_byte = |id: TensorId| {
+            let ty = &plan.tensor(id).ty;
+            ty.dtype.bits() == 8 || ty.params().is_none()
+        };
+        let narrow = |op: &QuantOp| op.accumulator().is_none_or(crate::ops::fits_i32);
+        let weights = |op: &QuantOp| op.weighted().is_none_or(|weighted| weighted.weight_type.bits() == 8);
+        let allowed = match &layer.work {
+            Work::Operator(op) => narrow(op) && weights(op),
+            Work::Copy => true,
+        };
+        self == Types::Any || allowed && plan.tensors_of(layer).all(is_byte)
+    }
+}
+
 /// All kernels, by what they are written in. A faster variant is a row in the table of its family.
 const FAMILIES: &[&[Kernel]] =
     &[LOOPS, thumb::KERNELS, scalar::KERNELS, dsp::KERNELS, mve::KERNELS, neon::KERNELS, x86::KERNELS];
@@ -77,17 +105,23 @@ const LOOPS: &[Kernel] = &[
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
         adds: true,
         build: conv::build,
-        ..PORTABLE
+        ..LOOP
     },
     Kernel {
         name: "linear",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Linear(_))),
         adds: true,
         build: linear::build,
-        ..PORTABLE
+        ..LOOP
     },
     portable("affine", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Affine(_))), elementwise::build_affine),
     portable("table", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Table(_))), elementwise::build_table),
+    portable("curve", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Curve(_))), elementwise::build_curve),
+    portable(
+        "rescale",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::Rescale(_))),
+        elementwise::build_rescale,
+    ),
     portable("add", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Add(_))), elementwise::build_add),
     portable("mul", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Mul(_))), elementwise::build_mul),
     portable("max_pool", |layer, _| matches!(layer.work, Work::Operator(QuantOp::MaxPool(_))), pool::build_max),
@@ -128,10 +162,14 @@ const LOOPS: &[Kernel] = &[
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
 ];
 
+/// What the kernels of all targets have in common.
+const LOOP: Kernel = Kernel { types: Types::Any, ..PORTABLE };
+
 /// What kernels have in common that say nothing else.
 const PORTABLE: Kernel = Kernel {
     name: "",
     accepts: |_, _| false,
+    types: Types::Bytes,
     needs: &[],
     goal: None,
     instructions: portable_instructions,
@@ -147,7 +185,7 @@ const PORTABLE: Kernel = Kernel {
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };
 
 const fn portable(name: &'static str, accepts: fn(&Layer, &Plan) -> bool, build: fn(&mut LayerBuilder)) -> Kernel {
-    Kernel { name, accepts, build, ..PORTABLE }
+    Kernel { name, accepts, build, ..LOOP }
 }
 
 /// What plain loops cost about: a product with its loads, an element that is read, an element with its requantization.
@@ -188,6 +226,7 @@ pub fn usable(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> impl I
         kernel.needs.iter().all(|&feature| target.has(feature))
             && kernel.goal.is_none_or(|wanted| wanted == goal)
             && (kernel.adds || layer.added.is_none())
+            && kernel.types.allow(layer, plan)
             && (kernel.accepts)(layer, plan)
     })
 }
@@ -274,19 +313,21 @@ impl<'a> LayerBuilder<'a> {
             apart.push((id, f.param(&operand_name(layer, port), elem(ty), ty.shape.len(), Access::Read)));
         }
         let ty = &plan.tensor(layer.result).ty;
+        // Loops of which operand and result have elements of different sizes share no memory.
+        let shared_len = shared.len / elem(ty).bytes();
         let result = match shared.operands[..] {
             [] => f.param("y", elem(ty), ty.shape.len(), Access::Write),
-            [(port, 0)] if shared.len == ty.shape.len() => {
-                f.param(&operand_name(layer, port), elem(ty), shared.len, Access::ReadWrite)
+            [(port, 0)] if shared_len == ty.shape.len() => {
+                f.param(&operand_name(layer, port), elem(ty), shared_len, Access::ReadWrite)
             }
-            _ => f.param("memory", elem(ty), shared.len, Access::ReadWrite),
+            _ => f.param("memory", elem(ty), shared_len, Access::ReadWrite),
         };
         let mut operands = vec![];
         for (port, id) in layer.operands.iter().enumerate() {
             let known = apart.iter().find(|(other, _)| other == id).map(|(_, buffer)| *buffer);
             operands.push(known.unwrap_or_else(|| match shared.distance(port) {
                 0 => result,
-                distance => f.part(result, distance),
+                distance => f.part(result, distance / elem(ty).bytes()),
             }));
         }
         let (elem, access) = match layer.kernel.assembly {

@@ -3,9 +3,10 @@
 use super::common::{Requantize, address, factor, less};
 use super::conv::{axis_clips, axis_name, window_axis};
 use super::{LayerBuilder, strides};
-use crate::ir::{Interval, Window};
+use crate::ir::Window;
 use crate::ops::QuantOp;
-use crate::ops::average_pool::{QAveragePool, divisor};
+use crate::ops::average_pool::{QAveragePool, divisor, sum_reach};
+use crate::ops::fits_i32;
 use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Type};
 
 /// The largest element under each window.
@@ -23,9 +24,10 @@ pub fn build_max(b: &mut LayerBuilder) {
 /// The mean under each window.
 pub fn build_average(b: &mut LayerBuilder) {
     let Some(QuantOp::AveragePool(pool)) = b.op() else { return };
-    let taps = pool.window.taps() as i128;
+    let bound = sum_reach(pool.window.taps(), pool.input_type);
+    let sum_type = if fits_i32(bound) { Type::I32 } else { Type::I64 };
     let requantize = Requantize {
-        bound: Interval::new(-255 * taps, 255 * taps),
+        bound,
         largest: pool.multipliers.values().map(|&m| i128::from(factor(m))).max().unwrap_or(0),
         output_zero: pool.output_zero,
         clamp: pool.clamp,
@@ -33,8 +35,8 @@ pub fn build_average(b: &mut LayerBuilder) {
     let divisors = Divisors::new(b, pool);
     let (x, y) = (b.x(0), b.y());
     positions(b, &pool.window, &mut |f, at| {
-        let sum = f.mutable("sum", Type::I32, Expr::i32(0));
-        at.elements(f, x, &mut |f, value| f.accumulate(sum, less(value, pool.input_zero)));
+        let sum = f.bounded("sum", sum_type, Expr::Const(sum_type, 0), Some(bound));
+        at.elements(f, x, &mut |f, value| f.accumulate(sum, less(value, pool.input_zero).cast_to(sum_type)));
         let multiplier = divisors.multiplier(f, &at.outputs);
         let value = requantize.apply(f, Expr::Reg(sum), multiplier);
         f.store(y, at.y.clone(), value);

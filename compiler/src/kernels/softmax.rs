@@ -1,17 +1,19 @@
 //! Softmax: a table of exponentials, their sum, one reciprocal for each row. The formula stands at `QSoftmax`.
 
-use super::common::loops;
+use super::common::{less, loops};
 use super::{LayerBuilder, strides};
 use crate::ops::QuantOp;
+use crate::ops::softmax::QSoftmax;
 use crate::plan::{Dim, joined};
-use crate::program::{Affine, Elem, Expr, Reg, Type};
+use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg, Type};
 
 /// Builds the loops.
 pub fn build(b: &mut LayerBuilder) {
     let Some(QuantOp::Softmax(softmax)) = b.op() else { return };
-    let data = softmax.exponentials.iter().map(|&e| i64::from(e)).collect();
-    let doc = format!("exp(-scale * d) for d from 0 to 255, 2^{} is one.", softmax.bits);
-    let exponentials = b.blob("exp", doc, Elem::U32, data);
+    let exponentials = Exponentials::new(b, softmax);
+    let lowest = i64::from(b.operand(0).ty.dtype.min());
+    let (probability_bits, zero, hi) = softmax.result();
+    let shift = 31 + softmax.bits - probability_bits;
     let (dims, axis, bits) = (b.result().ty.shape.dims(), softmax.axis, softmax.bits);
     let (x_strides, y_strides) = (strides(&b.operand(0).view), strides(&b.result().view));
     let rows = (0..dims.len())
@@ -20,10 +22,8 @@ pub fn build(b: &mut LayerBuilder) {
     let rows = joined(rows.collect());
     let (x, y, terms) = (b.x(0), b.y(), dims[axis]);
     let step = |at: &Affine, i: Affine, stride: usize| at.clone() + i * stride as i64;
-    // Never negative; the comparison lets the checker, and compilers, see that the table has an entry for it.
-    let distance = |max: Reg, value: Expr| Expr::Reg(max).sub(value).max(Expr::i32(0));
     loops(&mut b.f, &rows, 2, &mut |f, at| {
-        let max = f.mutable("max", Type::I32, Expr::i32(-128));
+        let max = f.mutable("max", Type::I32, Expr::i32(lowest));
         f.each("i", terms, |f, i| {
             let value = f.load(x, step(&at[0], i, x_strides[axis]));
             f.set(max, Expr::Reg(max).max(value));
@@ -31,7 +31,8 @@ pub fn build(b: &mut LayerBuilder) {
         let sum = f.bounded("sum", Type::U32, Expr::Const(Type::U32, 0), None);
         f.each("i", terms, |f, i| {
             let value = f.load(x, step(&at[0], i, x_strides[axis]));
-            f.accumulate(sum, f.lookup(exponentials, distance(max, value)));
+            let e = exponentials.of(f, max, value);
+            f.accumulate(sum, e);
         });
         // The largest element adds 2^bits, so the sum is at least that.
         let total = Expr::Reg(sum).cast(Type::U64).max(Expr::Const(Type::U64, 1 << bits));
@@ -39,11 +40,46 @@ pub fn build(b: &mut LayerBuilder) {
         let reciprocal = f.bind("reciprocal", Type::U64, Expr::Const(Type::U64, 1 << (31 + bits)).div(total));
         f.each("i", terms, |f, i| {
             let value = f.load(x, step(&at[0], i.clone(), x_strides[axis]));
-            let e = f.bind("e", Type::U64, f.lookup(exponentials, distance(max, value)).cast(Type::U64));
-            let steps = e.mul(reciprocal.clone()).add(Expr::Const(Type::U64, 1 << (22 + bits))).shr(23 + bits);
+            let e = exponentials.of(f, max, value);
+            let e = f.bind("e", Type::U64, e.cast(Type::U64));
+            let steps = e.mul(reciprocal.clone()).add(Expr::Const(Type::U64, 1 << (shift - 1))).shr(shift);
             let scaled = f.bind("scaled", Type::I32, steps.cast(Type::I32));
-            let value = scaled.sub(Expr::i32(128)).min(Expr::i32(127));
+            let value = less(scaled, -zero);
+            let value = value.min(Expr::i32(i64::from(hi)));
             f.store(y, step(&at[1], i, y_strides[axis]), value);
         });
     });
+}
+
+/// The tables of exponentials.
+struct Exponentials {
+    coarse: Buffer,
+    /// Of operands of 16 bits: for the last eight bits of a difference.
+    fine: Option<Buffer>,
+}
+
+impl Exponentials {
+    fn new(b: &mut LayerBuilder, softmax: &QSoftmax) -> Exponentials {
+        let data = |table: &[u32]| table.iter().map(|&e| i64::from(e)).collect();
+        if softmax.fine.is_empty() {
+            let doc = format!("exp(-scale * d) for d from 0 to 255, 2^{} is one.", softmax.bits);
+            return Exponentials { coarse: b.blob("exp", doc, Elem::U32, data(&softmax.exponentials)), fine: None };
+        }
+        let doc = format!("exp(-scale * 256 * d) for d from 0 to 255, 2^{} is one.", softmax.bits);
+        let coarse = b.blob("exp", doc, Elem::U32, data(&softmax.exponentials));
+        let doc = "exp(-scale * d) for d from 0 to 255, 2^31 is one.";
+        Exponentials { coarse, fine: Some(b.blob("fine_exp", doc, Elem::U32, data(&softmax.fine))) }
+    }
+
+    /// The exponential of an element less the largest, as `U32`.
+    fn of(&self, f: &mut FunctionBuilder, max: Reg, value: Expr) -> Expr {
+        // Never negative; the comparison lets the checker, and compilers, see that the table has an entry for it.
+        let distance = Expr::Reg(max).sub(value).max(Expr::i32(0));
+        let Some(fine) = self.fine else { return f.lookup(self.coarse, distance) };
+        let distance = f.bind("distance", Type::I32, distance);
+        let high = f.bind("high", Type::I32, distance.clone().shr(8));
+        let low = distance.sub(high.clone().mul(Expr::i32(256))).max(Expr::i32(0)).min(Expr::i32(255));
+        let product = f.lookup(self.coarse, high).cast(Type::U64).mul(f.lookup(fine, low).cast(Type::U64));
+        product.add(Expr::Const(Type::U64, 1 << 30)).shr(31).cast(Type::U32)
+    }
 }

@@ -147,6 +147,10 @@ impl FloatOperator for Add {
         Some(2)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_broadcast(operands)
     }
@@ -157,7 +161,7 @@ impl FloatOperator for Add {
         let sign = if self.subtract { -1.0 } else { 1.0 };
         let terms = vec![(a.scale.get() / s_out, a.zero_point), (sign * b.scale.get() / s_out, b.zero_point)];
         let sum = RealSum { terms, extra: 0.0 };
-        let precision = Precision::choose(std::slice::from_ref(&sum), y.zero_point)?;
+        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result)?;
         let sum = FixedSum::new(&sum, y.zero_point, precision.shift).ok_or_else(super::weighted::too_narrow)?;
         Ok(QAdd { sum, precision, clamp: self.clamp.quantize(y, site.result.dtype) }.into())
     }

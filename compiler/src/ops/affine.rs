@@ -67,6 +67,10 @@ impl FloatOperator for Affine {
         "Affine"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer(operands[0], self.axis, self.scale.len())
     }
@@ -83,7 +87,7 @@ impl FloatOperator for Affine {
                 extra: f64::from(shift) / s_out,
             })
             .collect();
-        let precision = Precision::choose(&sums, y.zero_point)?;
+        let precision = Precision::choose(&sums, &site.operands, site.result)?;
         let channels = sums.iter().filter_map(|sum| FixedSum::new(sum, y.zero_point, precision.shift)).collect();
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QAffine { channels, axis: self.axis, precision, clamp }.into())

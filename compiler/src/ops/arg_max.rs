@@ -45,6 +45,10 @@ impl FloatOperator for ArgMax {
         if self.smallest { "ArgMin" } else { "ArgMax" }
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_reduction(operands[0], &[self.axis], self.keep_dims)
     }

@@ -6,7 +6,7 @@ use super::import::NodeImport;
 use super::max_pool::{evaluate_pool, infer_pool};
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Shape, Window};
+use crate::ir::{Clamp, DType, Interval, Multiplier, QuantType, RealClamp, Shape, Window};
 
 /// The mean over the taps inside the input, or inside input and padding.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct QAveragePool {
     pub include_pad: bool,
     /// One for each number of taps that a window can have.
     pub multipliers: BTreeMap<usize, Multiplier>,
+    /// Type of the input.
+    pub input_type: DType,
     /// The integer that stands for 0 in the input.
     pub input_zero: i32,
     /// The integer that stands for 0 in the result.
@@ -73,6 +75,10 @@ impl FloatOperator for AveragePool {
         "AveragePool"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let result = infer_pool(operands[0], &self.window)?;
         if divisors(&self.window, self.include_pad, operands[0], &result).contains(&0) {
@@ -85,12 +91,14 @@ impl FloatOperator for AveragePool {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let mut multipliers = BTreeMap::new();
         for count in divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape) {
-            multipliers.insert(count, mean_multiplier(x.scale.get() / y.scale.get(), count, count)?);
+            let ratio = x.scale.get() / y.scale.get();
+            multipliers.insert(count, mean_multiplier(ratio, count, (count, site.operands[0].dtype))?);
         }
         Ok(QAveragePool {
             window: self.window.clone(),
             include_pad: self.include_pad,
             multipliers,
+            input_type: site.operands[0].dtype,
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
@@ -112,12 +120,21 @@ impl FloatOperator for AveragePool {
     }
 }
 
-/// From a sum of `terms` differences to a mean over `count`, `ratio` being input step by output step.
-pub fn mean_multiplier(ratio: f64, count: usize, terms: usize) -> Result<Multiplier, Problem> {
-    let reach = 255 * terms as i128;
+/// From a sum of `terms` differences of elements of a type to their sum divided by `count`, `ratio` being input step by
+/// output step.
+pub fn mean_multiplier(ratio: f64, count: usize, (terms, input): (usize, DType)) -> Result<Multiplier, Problem> {
     Multiplier::new(ratio / count as f64)
-        .filter(|multiplier| multiplier.accepts(Interval::new(-reach, reach)))
+        .filter(|multiplier| multiplier.accepts(sum_reach(terms, input)))
         .ok_or_else(weighted::too_narrow)
+}
+
+/// All sums of so many differences to the zero point, whatever that is.
+pub fn sum_reach(count: usize, input: DType) -> Interval {
+    let most = match input {
+        DType::I4 | DType::I8 => 255,
+        DType::I16 | DType::I32 => -i128::from(input.min()),
+    };
+    Interval::new(-most * count as i128, most * count as i128)
 }
 
 impl QuantOperator for QAveragePool {
@@ -133,9 +150,9 @@ impl QuantOperator for QAveragePool {
         let x = operands[0];
         let sizes = &x.ty.shape.dims()[2..];
         evaluate_pool(&self.window, &x.ty.shape, &result.shape, |index, positions| {
-            let sum: i32 = positions.iter().map(|&p| x.data[p] - self.input_zero).sum();
+            let sum: i64 = positions.iter().map(|&p| i64::from(x.data[p] - self.input_zero)).sum();
             let count = divisor(&self.window, self.include_pad, &index[2..], sizes);
-            self.clamp.apply(self.output_zero + self.multipliers[&count].apply(sum))
+            self.clamp.apply_wide(i64::from(self.output_zero) + self.multipliers[&count].apply_wide(sum))
         })
     }
 
@@ -152,7 +169,8 @@ impl QuantOperator for QAveragePool {
     }
 
     fn accumulator(&self) -> Option<Interval> {
-        let taps = self.window.taps() as i64;
-        Some(Interval::new(taps * i64::from(-128 - self.input_zero), taps * i64::from(127 - self.input_zero)))
+        let (taps, zero) = (self.window.taps() as i128, i128::from(self.input_zero));
+        let Interval { lo, hi } = self.input_type.interval();
+        Some(Interval::new(taps * (lo - zero), taps * (hi - zero)))
     }
 }

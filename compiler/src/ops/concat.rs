@@ -52,6 +52,10 @@ impl FloatOperator for Concat {
         None
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         self.shape(operands)
     }

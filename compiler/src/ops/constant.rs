@@ -28,6 +28,10 @@ impl FloatOperator for Constant {
         Some(0)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, _operands: &[&Shape]) -> Result<Shape, String> {
         Ok(self.tensor.shape.clone())
     }

@@ -109,6 +109,10 @@ impl FloatOperator for Conv {
         "Conv"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let &[out_channels, group_inputs, ref kernel @ ..] = self.weights.shape.dims() else {
             return Err(format!("weights have shape {}", self.weights.shape));
@@ -125,9 +129,8 @@ impl FloatOperator for Conv {
     }
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
-        let output = site.result_params();
-        let clamp = self.clamp.quantize(output, site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights.data, &self.bias, site.operand_params(0)?, output, clamp)?;
+        let clamp = self.clamp.quantize(site.result_params(), site.result.dtype);
+        let weighted = Weighted::quantize(&self.weights.data, &self.bias, clamp, site)?;
         Ok(QConv { weighted, window: self.window.clone(), groups: self.groups }.into())
     }
 
@@ -164,9 +167,8 @@ impl QuantOperator for QConv {
                 for group in 0..self.groups {
                     self.gather(x, &taps, batch, group, &mut patch);
                     for o in group * self.group_outputs()..(group + 1) * self.group_outputs() {
-                        let acc = self.weighted.channels[o]
-                            .bias
-                            .wrapping_add(dot(&patch, &weights[o * row_len..][..row_len]));
+                        let bias = i64::from(self.weighted.channels[o].bias);
+                        let acc = bias + dot(&patch, &weights[o * row_len..][..row_len]);
                         y[(batch * out_channels + o) * outputs + at] = self.weighted.finish(o, acc);
                     }
                 }
@@ -200,7 +202,7 @@ impl QConv {
         for (c, row) in patch.chunks_exact_mut(taps.len()).enumerate() {
             let plane = &x.data[(batch * dims[1] + group * self.group_inputs() + c) * plane_len..][..plane_len];
             for (value, position) in row.iter_mut().zip(taps) {
-                // A difference of two int8 values fits 16 bits.
+                // A difference of two int8 values fits 16 bits, and the zero point of int16 is 0.
                 *value = position.map_or(0, |position| plane[position] - self.weighted.input_zero) as i16;
             }
         }
@@ -227,7 +229,12 @@ impl QConv {
     }
 }
 
-/// Sum of products. The graph's checker has proven that it fits; wrapping lets the host use its vector unit.
-pub(super) fn dot(a: &[i16], b: &[i16]) -> i32 {
-    a.iter().zip(b).fold(0i32, |acc, (&a, &b)| acc.wrapping_add(i32::from(a).wrapping_mul(i32::from(b))))
+/// Sum of products of which one factor is a weight. So many of them fit 32 bits; wrapping lets the host use its vector
+/// unit.
+pub(super) fn dot(a: &[i16], weights: &[i16]) -> i64 {
+    const FIT: usize = 256;
+    let sum = |(a, b): (&[i16], &[i16])| {
+        a.iter().zip(b).fold(0i32, |acc, (&a, &b)| acc.wrapping_add(i32::from(a).wrapping_mul(i32::from(b))))
+    };
+    a.chunks(FIT).zip(weights.chunks(FIT)).map(|pair| i64::from(sum(pair))).sum()
 }

@@ -1,10 +1,13 @@
 //! Weighted sums of quantized values with one rounding: the arithmetic of Add, Sub and per-channel affine maps.
 
 use super::{Problem, weighted};
-use crate::ir::{Clamp, round_half_even};
+use crate::ir::{Clamp, Interval, QuantType, round_half_even};
 
-/// 32-bit sums keep at least this many fractional bits; otherwise 64 bits are used.
+/// 32-bit sums with a result of 8 bits keep at least this many fractional bits; otherwise 64 bits are used.
 const MIN_SHIFT: u32 = 14;
+
+/// The same for results of 16 bits, whose operands are as wide: 32 bits are hardly ever enough.
+const MIN_SHIFT_16: u32 = 20;
 
 /// Most fractional bits.
 const MAX_SHIFT: u32 = 30;
@@ -37,14 +40,17 @@ pub struct Precision {
 }
 
 impl Precision {
-    /// The most fractional bits with which all of `sums` fit 32 bits, with common bounds for factors and offsets;
-    /// 64 bits if 32 are not precise enough.
-    pub fn choose(sums: &[RealSum], output_zero: i32) -> Result<Precision, Problem> {
+    /// The most fractional bits with which all of `sums` of operands of these types fit 32 bits, with common bounds for
+    /// factors and offsets; 64 bits if 32 are not precise enough.
+    pub fn choose(sums: &[RealSum], operands: &[&QuantType], result: &QuantType) -> Result<Precision, Problem> {
+        let output_zero = result.params().map_or(0, |params| params.zero_point);
+        let operands: Vec<Interval> = operands.iter().map(|operand| operand.dtype.interval()).collect();
         let fits = |shift: u32, limit: i64| {
             let sums: Option<Vec<FixedSum>> = sums.iter().map(|sum| FixedSum::new(sum, output_zero, shift)).collect();
-            sums.is_some_and(|sums| reach(&sums) <= limit)
+            sums.is_some_and(|sums| reach(&sums, &operands) <= i128::from(limit))
         };
-        let narrow = (MIN_SHIFT..=MAX_SHIFT).rev().find(|&shift| fits(shift, i64::from(i32::MAX)));
+        let least = if result.dtype.bits() > 8 { MIN_SHIFT_16 } else { MIN_SHIFT };
+        let narrow = (least..=MAX_SHIFT).rev().find(|&shift| fits(shift, i64::from(i32::MAX)));
         if let Some(shift) = narrow {
             return Ok(Precision { shift, wide: false });
         }
@@ -82,11 +88,9 @@ impl FixedSum {
 }
 
 /// Bound of every partial result of any of the sums.
-fn reach(sums: &[FixedSum]) -> i64 {
-    let offset = sums.iter().map(|sum| sum.offset.abs()).max().unwrap_or(0);
-    let operands = sums.iter().map(|sum| sum.factors.len()).max().unwrap_or(0);
-    let factors: i64 = (0..operands)
-        .map(|port| sums.iter().map(|sum| i64::from(sum.factors[port]).abs()).max().unwrap_or(0) * 128)
-        .sum();
-    factors + offset
+fn reach(sums: &[FixedSum], operands: &[Interval]) -> i128 {
+    let offset = sums.iter().map(|sum| i128::from(sum.offset.abs())).max().unwrap_or(0);
+    let factor = |port: usize| sums.iter().map(|sum| i128::from(sum.factors[port]).abs()).max().unwrap_or(0);
+    let products = operands.iter().enumerate().map(|(port, q)| factor(port) * q.lo.abs().max(q.hi.abs()));
+    offset + products.sum::<i128>()
 }

@@ -39,6 +39,10 @@ impl FloatOperator for Input {
         Some(0)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, _operands: &[&Shape]) -> Result<Shape, String> {
         Ok(self.shape.clone())
     }

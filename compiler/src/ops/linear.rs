@@ -217,6 +217,10 @@ impl FloatOperator for Linear {
         "Linear"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         match *self.weights.shape.dims() {
             [n, k] if n == self.bias.len() => infer(operands[0], n, k),
@@ -225,9 +229,8 @@ impl FloatOperator for Linear {
     }
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
-        let output = site.result_params();
-        let clamp = self.clamp.quantize(output, site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights.data, &self.bias, site.operand_params(0)?, output, clamp)?;
+        let clamp = self.clamp.quantize(site.result_params(), site.result.dtype);
+        let weighted = Weighted::quantize(&self.weights.data, &self.bias, clamp, site)?;
         Ok(QLinear { weighted }.into())
     }
 
@@ -258,13 +261,13 @@ impl QuantOperator for QLinear {
 
     fn evaluate(&self, operands: &[Operand], _result: &QuantType) -> Vec<i32> {
         let weights: Vec<i16> = self.weighted.weights.iter().map(|&w| i16::from(w)).collect();
-        // A difference of two int8 values fits 16 bits.
+        // A difference of two int8 values fits 16 bits, and the zero point of int16 is 0.
         let x: Vec<i16> = operands[0].data.iter().map(|&x| (x - self.weighted.input_zero) as i16).collect();
         let rows = weights.chunks_exact(self.row_len());
         x.chunks_exact(self.row_len())
             .flat_map(|x| {
                 rows.clone().enumerate().map(|(n, row)| {
-                    let acc = self.weighted.channels[n].bias.wrapping_add(dot(x, row));
+                    let acc = i64::from(self.weighted.channels[n].bias) + dot(x, row);
                     self.weighted.finish(n, acc)
                 })
             })

@@ -76,6 +76,10 @@ impl FloatOperator for MaxPool {
         "MaxPool"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         let result = infer_pool(operands[0], &self.window)?;
         let sizes = &operands[0].dims()[2..];

@@ -4,7 +4,7 @@ use super::average_pool::mean_multiplier;
 use super::import::NodeImport;
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, DType, Interval, Multiplier, NodeId, QuantType, RealClamp, Shape};
 
 /// The mean over `axes`.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct QMean {
     pub count: usize,
     /// From sum to result; includes the division by `count`.
     pub multiplier: Multiplier,
+    /// Type of the input.
+    pub input_type: DType,
     /// The integer that stands for 0 in the input.
     pub input_zero: i32,
     /// The integer that stands for 0 in the result.
@@ -101,6 +103,10 @@ impl FloatOperator for Mean {
         if self.is_sum { "Sum" } else { "Mean" }
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_reduction(operands[0], &self.axes, self.keep_dims)
     }
@@ -113,7 +119,12 @@ impl FloatOperator for Mean {
             keep_dims: self.keep_dims,
             is_sum: self.is_sum,
             count,
-            multiplier: mean_multiplier(x.scale.get() / y.scale.get(), if self.is_sum { 1 } else { count }, count)?,
+            multiplier: mean_multiplier(
+                x.scale.get() / y.scale.get(),
+                if self.is_sum { 1 } else { count },
+                (count, site.operands[0].dtype),
+            )?,
+            input_type: site.operands[0].dtype,
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
@@ -143,13 +154,14 @@ impl QuantOperator for QMean {
         let x = operands[0];
         let kept = infer_reduction(&x.ty.shape, &self.axes, true).unwrap_or_default();
         let strides = kept.broadcast_strides(&x.ty.shape);
-        let mut sums = vec![0i32; result.shape.len()];
+        let mut sums = vec![0i64; result.shape.len()];
         for (flat, &q) in x.data.iter().enumerate() {
             let index = x.ty.shape.unravel(flat);
             let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
-            sums[at] += q - self.input_zero;
+            sums[at] += i64::from(q - self.input_zero);
         }
-        sums.iter().map(|&sum| self.clamp.apply(self.output_zero + self.multiplier.apply(sum))).collect()
+        let finish = |sum: i64| self.clamp.apply_wide(i64::from(self.output_zero) + self.multiplier.apply_wide(sum));
+        sums.into_iter().map(finish).collect()
     }
 
     fn describe(&self) -> String {
@@ -160,7 +172,8 @@ impl QuantOperator for QMean {
     }
 
     fn accumulator(&self) -> Option<Interval> {
-        let count = self.count as i128;
-        Some(Interval::new(count * i128::from(-128 - self.input_zero), count * i128::from(127 - self.input_zero)))
+        let (count, zero) = (self.count as i128, i128::from(self.input_zero));
+        let Interval { lo, hi } = self.input_type.interval();
+        Some(Interval::new(count * (lo - zero), count * (hi - zero)))
     }
 }

@@ -13,6 +13,7 @@ pub mod concat;
 pub mod constant;
 pub mod conv;
 pub mod conv_transpose;
+pub mod curve;
 pub mod depth_to_space;
 pub mod div;
 pub mod extreme;
@@ -33,6 +34,7 @@ pub mod pick;
 pub mod prelu;
 pub mod reduce;
 pub mod resample;
+pub mod rescale;
 pub mod reshape;
 pub mod resize;
 pub mod select;
@@ -49,7 +51,7 @@ pub mod weighted;
 use std::fmt;
 
 use crate::diag::Diagnostic;
-use crate::ir::{Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
+use crate::ir::{DType, Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
 /// An operator of the float graph.
 pub trait FloatOperator: fmt::Debug {
@@ -70,6 +72,11 @@ pub trait FloatOperator: fmt::Debug {
     /// Attributes for listings.
     fn describe(&self) -> String {
         String::new()
+    }
+    /// Whether operands and results can have 16 bits. Where they would, one that cannot computes in 8, with conversions
+    /// around it.
+    fn is_wide(&self) -> bool {
+        false
     }
     /// Whether an operand and the result must have equal scales and zero points, so that elements can be copied or
     /// compared: `quantize` requantizes the operand, in its producer where it can.
@@ -127,7 +134,7 @@ pub enum ParamsRule {
     Own,
     /// The operand's: the operator only moves or selects elements.
     SameAsOperand,
-    /// Fixed by the operator, because it knows its range.
+    /// Fixed by the operator, because it knows its range. Given for 8 bits; see [`Params::for_type`].
     Fixed(Params),
     /// The result holds positions, not reals.
     Index,
@@ -140,6 +147,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// Type of the weights, if the operator has some: [`DType::I8`] or [`DType::I4`].
+    pub weights: DType,
 }
 
 impl Site<'_> {
@@ -298,6 +307,8 @@ ops!(
     Linear(linear::QLinear),
     Affine(affine::QAffine),
     Table(unary::Table),
+    Curve(curve::Curve),
+    Rescale(rescale::Rescale),
     Add(add::QAdd),
     Mul(mul::QMul),
     MaxPool(max_pool::QMaxPool),
@@ -326,6 +337,17 @@ ops!(
     Transpose(transpose::QTranspose),
     Reshape(reshape::QReshape),
 );
+
+impl QuantOp {
+    /// The weights of an operator that has some.
+    pub fn weighted(&self) -> Option<&weighted::Weighted> {
+        match self {
+            QuantOp::Conv(conv) => Some(&conv.weighted),
+            QuantOp::Linear(linear) => Some(&linear.weighted),
+            _ => None,
+        }
+    }
+}
 
 impl Stage for Float {
     type Op = FloatOp;
@@ -367,11 +389,28 @@ impl Operator<QuantType> for QuantOp {
         expect_arity(self.arity(), operands.len())?;
         let shapes: Vec<&Shape> = operands.iter().map(|operand| &operand.shape).collect();
         expect_shape(&self.infer(&shapes)?, &result.shape)?;
-        if let Some(bound) = self.accumulator().filter(|bound| !fits_i32(*bound)) {
-            return Err(format!("the accumulator can take {}..={}, more than 32 bits", bound.lo, bound.hi));
+        if let Some(bound) = self.accumulator().filter(|bound| !is_accumulator(*bound)) {
+            return Err(format!(
+                "the accumulator can take {}..={}, more than {ACCUMULATOR_BITS} bits",
+                bound.lo, bound.hi
+            ));
         }
-        Ok(())
+        let skewed = |ty: &&QuantType| ty.dtype.bits() > 8 && ty.params().is_some_and(|params| params.zero_point != 0);
+        match operands.iter().copied().chain([result]).find(skewed) {
+            Some(ty) => Err(format!("{ty} has more than 8 bits and a zero point other than 0")),
+            None => Ok(()),
+        }
     }
+}
+
+/// Most bits of an accumulator: with so many, its requantization can be computed in 64 bits; see
+/// [`Multiplier::accepts`](crate::ir::Multiplier::accepts).
+const ACCUMULATOR_BITS: u32 = 47;
+
+/// Whether an accumulator with these values can be requantized. Those of more than 32 bits are computed in 64.
+pub fn is_accumulator(bound: Interval) -> bool {
+    let end = 1i64 << (ACCUMULATOR_BITS - 1);
+    Interval::new(-end, end - 1).contains(bound)
 }
 
 /// Whether every value of an accumulator is an `i32`.

@@ -4,7 +4,7 @@ use super::add::{evaluate_broadcast, infer_broadcast, scale_by_constant};
 use super::import::{NodeImport, Value};
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, DType, Interval, Multiplier, QuantType, RealClamp, Shape};
 
 /// `a * b`.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Mul {
 pub struct QMul {
     /// Zero points of the operands.
     pub zeros: [i32; 2],
+    /// Types of the operands.
+    pub types: [DType; 2],
     /// From product to result.
     pub multiplier: Multiplier,
     /// The integer that stands for 0 in the result.
@@ -55,6 +57,10 @@ impl FloatOperator for Mul {
         Some(2)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_broadcast(operands)
     }
@@ -62,11 +68,12 @@ impl FloatOperator for Mul {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (a, b, y) = (site.operand_params(0)?, site.operand_params(1)?, site.result_params());
         let factor = a.scale.get() * b.scale.get() / y.scale.get();
+        let (zeros, types) = ([a.zero_point, b.zero_point], [0, 1].map(|port| site.operands[port].dtype));
         let multiplier = Multiplier::new(factor)
-            .filter(|multiplier| multiplier.accepts(Interval::new(-255 * 255, 255 * 255)))
+            .filter(|multiplier| multiplier.accepts(reach(types)))
             .ok_or_else(weighted::too_narrow)?;
         let clamp = self.clamp.quantize(y, site.result.dtype);
-        Ok(QMul { zeros: [a.zero_point, b.zero_point], multiplier, output_zero: y.zero_point, clamp }.into())
+        Ok(QMul { zeros, types, multiplier, output_zero: y.zero_point, clamp }.into())
     }
 
     fn describe(&self) -> String {
@@ -97,8 +104,9 @@ impl QuantOperator for QMul {
 
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         evaluate_broadcast(operands, &result.shape, |a, b| {
+            // Two of 16 bits reach 2^30.
             let product = (a - self.zeros[0]) * (b - self.zeros[1]);
-            self.clamp.apply(self.output_zero + self.multiplier.apply(product))
+            self.clamp.apply_wide(i64::from(self.output_zero) + self.multiplier.apply_wide(product.into()))
         })
     }
 
@@ -108,9 +116,22 @@ impl QuantOperator for QMul {
     }
 
     fn accumulator(&self) -> Option<Interval> {
-        let reach = |zero: i32| (-128 - zero, 127 - zero);
-        let ((a_lo, a_hi), (b_lo, b_hi)) = (reach(self.zeros[0]), reach(self.zeros[1]));
+        let reach = |port: usize| {
+            let (Interval { lo, hi }, zero) = (self.types[port].interval(), i128::from(self.zeros[port]));
+            (lo - zero, hi - zero)
+        };
+        let ((a_lo, a_hi), (b_lo, b_hi)) = (reach(0), reach(1));
         let products = [a_lo * b_lo, a_lo * b_hi, a_hi * b_lo, a_hi * b_hi];
         products.into_iter().map(Interval::point).reduce(Interval::hull)
     }
+}
+
+/// All products of operands of these types, whatever their zero points are.
+pub fn reach(types: [DType; 2]) -> Interval {
+    let most = |dtype: DType| match dtype {
+        DType::I4 | DType::I8 => 255,
+        DType::I16 | DType::I32 => -i64::from(dtype.min()),
+    };
+    let most = most(types[0]) * most(types[1]);
+    Interval::new(-most, most)
 }

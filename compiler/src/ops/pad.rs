@@ -150,6 +150,10 @@ impl FloatOperator for Pad {
         "Pad"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer(operands[0], &self.before, &self.after)
     }

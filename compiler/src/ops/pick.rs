@@ -97,6 +97,10 @@ impl FloatOperator for Pick {
         ParamsRule::SameAsOperand
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
     }

@@ -65,7 +65,7 @@ impl FloatOperator for PRelu {
         let sum = |slope: f64| RealSum { terms: vec![(ratio * slope, 0); 2], extra: 0.0 };
         let slopes = self.slope.data.iter().map(|&slope| f64::from(slope));
         let sums: Vec<RealSum> = slopes.chain([1.0]).map(sum).collect();
-        let precision = Precision::choose(&sums, y.zero_point)?;
+        let precision = Precision::choose(&sums, &[site.operands[0]; 2], site.result)?;
         let fixed = sums.iter().map(|sum| FixedSum::new(sum, y.zero_point, precision.shift));
         let mut fixed = fixed.collect::<Option<Vec<_>>>().ok_or_else(weighted::too_narrow)?;
         let mut positive = fixed.pop().ok_or_else(weighted::too_narrow)?;

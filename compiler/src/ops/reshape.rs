@@ -38,6 +38,10 @@ impl FloatOperator for Reshape {
         "Reshape"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         self.check(operands[0])
     }

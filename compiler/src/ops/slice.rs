@@ -168,6 +168,10 @@ impl FloatOperator for Slice {
         "Slice"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         self.shape(operands[0])
     }

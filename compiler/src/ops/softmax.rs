@@ -4,7 +4,7 @@ use super::import::NodeImport;
 use super::reshape::Reshape;
 use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Params, QuantType, Shape, round_half_even};
+use crate::ir::{DType, Params, QuantType, Shape, round_half_even};
 
 /// `exp(x) / sum of exp(x)` over `axis`.
 #[derive(Debug, Clone)]
@@ -13,21 +13,27 @@ pub struct Softmax {
     pub axis: usize,
 }
 
-/// Softmax in integers. With `d = max - x` in 0..=255 and `e = exponentials[d]`:
+/// Softmax in integers. With `d = max - x` and `e = exponentials[d]`, or for operands of 16 bits
+/// `e = (exponentials[d >> 8] * fine[d & 255] + 2^30) >> 31`, and `p` the bits of a probability:
 ///
 /// ```text
 /// reciprocal = floor(2^(31 + bits) / sum of e)
-/// y = min(127, ((e * reciprocal + 2^(22 + bits)) >> (23 + bits)) - 128)
+/// y = min(hi, ((e * reciprocal + 2^(30 + bits - p)) >> (31 + bits - p)) + zero)
 /// ```
 ///
-/// `e * reciprocal / 2^(31 + bits)` is the probability, 256 of it a step. All values are unsigned; the largest
-/// exponential is `2^bits`, so the sum is at least that and the reciprocal at most `2^31`.
+/// `e * reciprocal / 2^(31 + bits)` is the probability, `2^p` of it a step. All values but the last sum are unsigned; the
+/// largest exponential is `2^bits`, so the sum is at least that and the reciprocal at most `2^31`. A result of 8 bits has
+/// `p = 8` and the zero point -128, one of 16 bits `p = 15` and the zero point 0.
 #[derive(Debug, Clone)]
 pub struct QSoftmax {
     /// The axis.
     pub axis: usize,
-    /// `round(2^bits * exp(-scale * d))`.
+    /// `round(2^bits * exp(-scale * d))` for the 256 differences of 8 bits; for every 256th of 16 bits.
     pub exponentials: Vec<u32>,
+    /// `round(2^31 * exp(-scale * d))` for `d` below 256, where operands have 16 bits; else empty.
+    pub fine: Vec<u32>,
+    /// Type of the result.
+    pub output: DType,
     /// Fractional bits of the exponentials: the most with which a sum stays below 2^31.
     pub bits: u32,
 }
@@ -55,6 +61,10 @@ impl FloatOperator for Softmax {
         "Softmax"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer(operands[0], self.axis)
     }
@@ -66,7 +76,7 @@ impl FloatOperator for Softmax {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let scale = site.operand_params(0)?.scale.get();
         let terms = site.operands[0].shape.dims()[self.axis];
-        Ok(QSoftmax::new(self.axis, scale, terms)?.into())
+        Ok(QSoftmax::for_types(self.axis, (site.operands[0].dtype, scale), terms, site.result.dtype)?.into())
     }
 
     fn describe(&self) -> String {
@@ -82,23 +92,63 @@ fn infer(input: &Shape, axis: usize) -> Result<Shape, String> {
 }
 
 impl QSoftmax {
-    /// For inputs of this scale and sums of so many terms.
+    /// From int8 to int8, for inputs of this scale and sums of so many terms.
     pub fn new(axis: usize, scale: f64, terms: usize) -> Result<QSoftmax, Problem> {
+        QSoftmax::for_types(axis, (DType::I8, scale), terms, DType::I8)
+    }
+
+    /// For inputs of this type and scale, sums of so many terms, and results of a type.
+    ///
+    /// Errors: too many terms.
+    pub fn for_types(
+        axis: usize,
+        (input, scale): (DType, f64),
+        terms: usize,
+        output: DType,
+    ) -> Result<QSoftmax, Problem> {
         let bits = terms.next_power_of_two().ilog2();
         let bits = 30u32.checked_sub(bits).filter(|&bits| bits >= 12).map(|bits| bits.min(MAX_BITS));
         let bits = bits.ok_or_else(|| Problem::unsupported(format!("a Softmax over {terms} elements is too long")))?;
         let one = f64::from(1u32 << bits);
-        let exponentials = (0..256).map(|d| round_half_even(one * (-scale * f64::from(d)).exp()) as u32).collect();
-        Ok(QSoftmax { axis, exponentials, bits })
+        let table = |one: f64, step: f64| -> Vec<u32> {
+            (0..256).map(|d| round_half_even(one * (-step * f64::from(d)).exp()) as u32).collect()
+        };
+        let (exponentials, fine) = match input {
+            DType::I4 | DType::I8 => (table(one, scale), vec![]),
+            DType::I16 | DType::I32 => (table(one, scale * 256.0), table(f64::from(1u32 << 31), scale)),
+        };
+        Ok(QSoftmax { axis, exponentials, fine, output, bits })
+    }
+
+    /// Bits of a probability, the integer that stands for 0, and the largest result.
+    pub fn result(&self) -> (u32, i32, i32) {
+        match self.output {
+            DType::I4 | DType::I8 => (8, DType::I8.min(), DType::I8.max()),
+            DType::I16 | DType::I32 => (15, 0, DType::I16.max()),
+        }
+    }
+
+    /// `2^bits` times the exponential of a difference to the largest element.
+    fn exponential(&self, d: i32) -> u64 {
+        match self.fine.is_empty() {
+            true => u64::from(self.exponentials[d as usize]),
+            false => {
+                let product =
+                    u64::from(self.exponentials[(d >> 8) as usize]) * u64::from(self.fine[(d & 255) as usize]);
+                (product + (1 << 30)) >> 31
+            }
+        }
     }
 
     /// One row.
     pub fn row(&self, x: &[i32]) -> Vec<i32> {
         let max = x.iter().copied().max().unwrap_or(0);
-        let e: Vec<u64> = x.iter().map(|&x| u64::from(self.exponentials[(max - x) as usize])).collect();
+        let e: Vec<u64> = x.iter().map(|&x| self.exponential(max - x)).collect();
         let reciprocal = (1u64 << (31 + self.bits)) / e.iter().sum::<u64>();
-        let half = 1u64 << (22 + self.bits);
-        e.iter().map(|&e| (((e * reciprocal + half) >> (23 + self.bits)) as i32 - 128).min(127)).collect()
+        let (probability_bits, zero, hi) = self.result();
+        let shift = 31 + self.bits - probability_bits;
+        let half = 1u64 << (shift - 1);
+        e.iter().map(|&e| (((e * reciprocal + half) >> shift) as i32 + zero).min(hi)).collect()
     }
 }
 

@@ -63,6 +63,10 @@ impl FloatOperator for Sum {
         None
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         infer_broadcast_all(operands)
     }
@@ -75,7 +79,7 @@ impl FloatOperator for Sum {
         };
         let terms = (0..site.operands.len()).map(term).collect::<Result<Vec<_>, Problem>>()?;
         let sum = RealSum { terms, extra: 0.0 };
-        let precision = Precision::choose(std::slice::from_ref(&sum), y.zero_point)?;
+        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result)?;
         let sum = FixedSum::new(&sum, y.zero_point, precision.shift).ok_or_else(super::weighted::too_narrow)?;
         Ok(QSum { sum, precision, clamp: self.clamp.quantize(y, site.result.dtype) }.into())
     }

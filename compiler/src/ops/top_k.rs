@@ -67,6 +67,10 @@ impl FloatOperator for TopK {
         if self.positions { ParamsRule::Index } else { ParamsRule::SameAsOperand }
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
     }

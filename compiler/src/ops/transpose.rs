@@ -46,6 +46,10 @@ impl FloatOperator for Transpose {
         "Transpose"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         self.shape(operands[0])
     }

@@ -1,6 +1,9 @@
-//! Functions of one number (Relu, Clip, Sigmoid, ...). On int8 every chain of them is one table of 256 entries.
+//! Functions of one number (Relu, Clip, Sigmoid, ...). On int8 every chain of them is one table of 256 entries; on int16
+//! it is a multiplication with bounds where that is exact ([`Rescale`]), else an interpolated table ([`Curve`]).
 
+use super::curve::Curve;
 use super::import::{NodeImport, Value};
+use super::rescale::Rescale;
 use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, RealClamp, Shape};
@@ -240,8 +243,8 @@ pub struct Unary {
 /// `entries[q + 128]`.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// Results for -128 to 127.
-    pub entries: Vec<i8>,
+    /// Results for -128 to 127; they fit the result's type.
+    pub entries: Vec<i16>,
 }
 
 impl UnaryFn {
@@ -319,6 +322,22 @@ impl Unary {
         Unary { chain: vec![function] }
     }
 
+    /// The chain as a single linear function and bounds, if it is nothing else: factor, addend, bounds of the result.
+    pub fn as_linear(&self) -> Option<(f64, f64, RealClamp)> {
+        self.chain.iter().try_fold((1.0, 0.0, RealClamp::NONE), |(factor, addend, clamp), function| match function {
+            UnaryFn::Clamp(next) => Some((factor, addend, clamp.then(*next))),
+            UnaryFn::Linear { scale, shift } => {
+                let (scale, shift) = (f64::from(*scale), f64::from(*shift));
+                let ends = [clamp.lo, clamp.hi].map(|end| (scale * f64::from(end) + shift) as f32);
+                let clamp = RealClamp { lo: ends[0].min(ends[1]), hi: ends[0].max(ends[1]) };
+                // Zero times infinity: the result is the addend, whatever the bounds were.
+                let clamp = if scale == 0.0 { RealClamp::NONE } else { clamp };
+                Some((factor * scale, addend * scale + shift, clamp))
+            }
+            _ => None,
+        })
+    }
+
     /// The chain as one clamp, if it is nothing else.
     pub fn as_clamp(&self) -> Option<RealClamp> {
         self.chain.iter().try_fold(RealClamp::NONE, |sum, function| match function {
@@ -329,11 +348,22 @@ impl Unary {
 }
 
 impl Table {
-    /// The table of a real function between two quantized tensors; every entry is the correctly rounded result.
+    /// The table of a real function between two tensors of int8; every entry is the correctly rounded result.
     pub fn new(input: Params, output: Params, function: impl Fn(f64) -> f64) -> Table {
-        let entry = |q| output.quantize(function(input.dequantize(q)), DType::I8) as i8;
+        Table::with_entries(input, output, DType::I8, function)
+    }
+
+    /// The same with a result of int8 or int16.
+    fn with_entries(input: Params, output: Params, dtype: DType, function: impl Fn(f64) -> f64) -> Table {
+        let entry = |q| output.quantize(function(input.dequantize(q)), dtype) as i16;
         Table { entries: (-128..=127).map(entry).collect() }
     }
+}
+
+/// The same reals with other parameters or in another type.
+pub fn convert(input: &QuantType, output: &QuantType) -> Result<QuantOp, Problem> {
+    let site = Site { operands: vec![input], result: output, weights: DType::I8 };
+    Unary { chain: vec![] }.quantize(&site)
 }
 
 /// Imports `Relu`.
@@ -515,6 +545,10 @@ impl FloatOperator for Unary {
         "Unary"
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
         Ok(operands[0].clone())
     }
@@ -529,8 +563,19 @@ impl FloatOperator for Unary {
     }
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
-        let table = Table::new(site.operand_params(0)?, site.result_params(), |x| apply_chain(&self.chain, x));
-        Ok(table.into())
+        let (input, output) = (site.operand_params(0)?, site.result_params());
+        let dtype = site.result.dtype;
+        match (site.operands[0].dtype, dtype, self.as_linear()) {
+            // Smaller and faster than a table of 256 entries with 16 bits.
+            (DType::I8, DType::I16, Some(linear)) if self.chain.is_empty() => Ok(Rescale::new(linear, site)?.into()),
+            (DType::I4 | DType::I8, ..) => {
+                Ok(Table::with_entries(input, output, dtype, |x| apply_chain(&self.chain, x)).into())
+            }
+            (DType::I16 | DType::I32, _, Some(linear)) => Ok(Rescale::new(linear, site)?.into()),
+            (DType::I16 | DType::I32, _, None) => {
+                Ok(Curve::new(input, site.result, |x| apply_chain(&self.chain, x)).into())
+            }
+        }
     }
 
     fn describe(&self) -> String {

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::products::weighted;
 use crate::ir::Shape;
 use crate::ops::QuantOp;
 
@@ -77,7 +76,9 @@ pub fn relations(op: &QuantOp, operands: &[&Shape], result: &Shape, removable: i
             let links = (0..last).map(|axis| same(operands[0], axis, axis)).collect();
             Relations { links, mixing: Some(mixing(op, (last, last), 1)) }
         }
-        QuantOp::Affine(_) | QuantOp::Table(_) => linked(sames(operands[0], |_| true)),
+        QuantOp::Affine(_) | QuantOp::Table(_) | QuantOp::Curve(_) | QuantOp::Rescale(_) => {
+            linked(sames(operands[0], |_| true))
+        }
         QuantOp::Softmax(softmax) => linked(sames(operands[0], |axis| axis != softmax.axis)),
         QuantOp::Add(_) | QuantOp::Mul(_) => linked(broadcast(operands, result)),
         QuantOp::MaxPool(_) | QuantOp::AveragePool(_) => linked(sames(operands[0], |axis| axis < 2)),
@@ -117,7 +118,7 @@ fn sames(operand: &Shape, which: impl Fn(usize) -> bool) -> Vec<Link> {
 }
 
 fn mixing(op: &QuantOp, (operand_axis, result_axis): (usize, usize), taps: usize) -> Mixing {
-    let weighted = weighted(op);
+    let weighted = op.weighted();
     let reads = |row: &[i8]| row.chunks(taps).map(|taps| taps.iter().any(|&w| w != 0)).collect();
     let rows = weighted.map_or(0, |weighted| weighted.channels.len());
     let reads = (0..rows).filter_map(|row| Some(reads(weighted?.row(row)))).collect();

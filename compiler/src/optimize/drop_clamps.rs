@@ -36,6 +36,7 @@ fn clamp_mut(op: &mut QuantOp) -> Option<&mut Clamp> {
         QuantOp::Conv(conv) => Some(&mut conv.weighted.clamp),
         QuantOp::Linear(linear) => Some(&mut linear.weighted.clamp),
         QuantOp::Affine(affine) => Some(&mut affine.clamp),
+        QuantOp::Rescale(rescale) => Some(&mut rescale.clamp),
         QuantOp::Add(add) => Some(&mut add.clamp),
         QuantOp::Mul(mul) => Some(&mut mul.clamp),
         QuantOp::AveragePool(pool) => Some(&mut pool.clamp),

@@ -5,7 +5,7 @@
 //! for too. An output channel that can only have one result needs no weights at all.
 
 use super::intervals::{self, Operand, constant};
-use super::products::{Factors, finished, sum, weighted, weighted_mut};
+use super::products::{Factors, finished, sum, weighted_mut};
 use crate::ir::{Graph, Quant};
 use crate::ops::weighted::Weighted;
 
@@ -15,7 +15,7 @@ pub fn run(graph: &mut Graph<Quant>) -> bool {
     let mut changed = false;
     for id in graph.topological() {
         let node = graph.node(id);
-        let Some(old) = weighted(&node.op) else { continue };
+        let Some(old) = node.op.weighted() else { continue };
         let factors = Factors::new(&node.op, Operand::of(graph, &known, graph.operands(id)[0]));
         if let Some(folded) = folded(old, &factors)
             && let Some(weighted) = weighted_mut(&mut graph.node_mut(id).op)

@@ -127,6 +127,16 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
             let entries = &table.entries[(x.lo + 128) as usize..=(x.hi + 128) as usize];
             entries.iter().map(|&entry| Interval::point(entry)).reduce(Interval::hull).unwrap_or(full)
         }),
+        QuantOp::Curve(curve) => operands[0].bounds.map(|x| {
+            let segment = |q: i128| ((q + 32768) >> curve.segment_bits) as usize;
+            // Between the ends of a segment the result is between the results there.
+            let ends = &curve.entries[segment(x.lo)..=segment(x.hi) + 1];
+            let values = ends.iter().map(|&entry| Interval::point(curve.rounded(entry)));
+            values.reduce(Interval::hull).unwrap_or(full)
+        }),
+        QuantOp::Rescale(rescale) => {
+            operands[0].bounds.map(|x| summed(&rescale.sum, &[x], rescale.precision.shift, rescale.clamp))
+        }
         QuantOp::Add(add) => {
             broadcast(operands, shape, |a, b| summed(&add.sum, &[a, b], add.precision.shift, add.clamp))
         }
@@ -167,10 +177,8 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
 
 /// `clamp(zero + multiplier(acc))`; multipliers are not negative, so the ends go to the ends.
 pub fn requantized(acc: Interval, multiplier: Multiplier, zero: i32, clamp: Clamp) -> Interval {
-    let end = |acc: i128| {
-        let steps = i64::from(multiplier.apply(to_i32(acc))) + i64::from(zero);
-        steps.clamp(i64::from(clamp.lo), i64::from(clamp.hi))
-    };
+    // Accumulators have been proven to fit 64 bits.
+    let end = |acc: i128| i64::from(clamp.apply_wide(multiplier.apply_wide(acc as i64) + i64::from(zero)));
     Interval::new(end(acc.lo), end(acc.hi))
 }
 

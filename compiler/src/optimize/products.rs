@@ -7,16 +7,7 @@ use crate::ops::conv::QConv;
 use crate::ops::linear::QLinear;
 use crate::ops::weighted::Weighted;
 
-/// The weights of an operator that has some.
-pub fn weighted(op: &QuantOp) -> Option<&Weighted> {
-    match op {
-        QuantOp::Conv(conv) => Some(&conv.weighted),
-        QuantOp::Linear(linear) => Some(&linear.weighted),
-        _ => None,
-    }
-}
-
-/// The same, for changes.
+/// The weights of an operator that has some, for changes.
 pub fn weighted_mut(op: &mut QuantOp) -> Option<&mut Weighted> {
     match op {
         QuantOp::Conv(conv) => Some(&mut conv.weighted),
@@ -121,7 +112,7 @@ pub fn sum(weighted: &Weighted, channel_idx: usize, factors: &Factors) -> Sum {
     let bias = i64::from(weighted.channels[channel_idx].bias);
     let (mut total, mut partial) = ((bias, bias), (bias, bias));
     for (&w, factor) in weighted.row(channel_idx).iter().zip(factors.row(channel_idx)) {
-        // Factors are differences of two int8 values.
+        // Factors are differences of two values of at most 16 bits.
         let (a, b) = (i64::from(w) * factor.lo as i64, i64::from(w) * factor.hi as i64);
         let (lo, hi) = (a.min(b), a.max(b));
         total = (total.0 + lo, total.1 + hi);
@@ -132,7 +123,7 @@ pub fn sum(weighted: &Weighted, channel_idx: usize, factors: &Factors) -> Sum {
 
 /// Bounds of the result of every output channel of a Conv or Linear.
 pub fn results(op: &QuantOp, x: Operand) -> Vec<Interval> {
-    let Some(weighted) = weighted(op) else { return vec![] };
+    let Some(weighted) = op.weighted() else { return vec![] };
     let factors = Factors::new(op, x);
     let result = |channel_idx: usize| finished(weighted, channel_idx, sum(weighted, channel_idx, &factors).total);
     (0..weighted.channels.len()).map(result).collect()

@@ -1,7 +1,7 @@
 //! Gives every accumulator the bounds that follow from what its inputs can be, not from their type.
 
 use super::intervals::{self, Operand};
-use super::products::{Factors, sum, weighted, weighted_mut};
+use super::products::{Factors, sum, weighted_mut};
 use crate::ir::{Graph, Interval, Quant};
 
 /// Tightens the bounds of all layers with weights.
@@ -10,7 +10,7 @@ pub fn run(graph: &mut Graph<Quant>) -> bool {
     let mut changed = false;
     for id in graph.topological() {
         let node = graph.node(id);
-        let Some(old) = weighted(&node.op) else { continue };
+        let Some(old) = node.op.weighted() else { continue };
         let factors = Factors::new(&node.op, Operand::of(graph, &known, graph.operands(id)[0]));
         let bounds: Vec<Interval> = (0..old.channels.len()).map(|o| sum(old, o, &factors).partial).collect();
         let Some(weighted) = weighted_mut(&mut graph.node_mut(id).op) else { continue };

@@ -67,6 +67,7 @@ pub enum Place {
 
 /// What a layer computes.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few layers, and most of them are operators")]
 pub enum Work {
     /// An operator of the quantized graph.
     Operator(QuantOp),

@@ -177,8 +177,8 @@ fn is_streamable(plan: &Plan, layer: &Layer) -> bool {
     let result = plan.tensor(layer.result);
     let elementwise = match &layer.work {
         Work::Operator(QuantOp::Affine(affine)) => affine.axis != ROW_AXIS,
-        Work::Operator(QuantOp::Table(_) | QuantOp::Add(_) | QuantOp::Mul(_)) => true,
-        Work::Operator(_) | Work::Copy => false,
+        Work::Operator(op) => op.is_elementwise(),
+        Work::Copy => false,
     };
     let alike = |id: &TensorId| plan.tensor(*id).ty.shape == result.ty.shape;
     let fits = match window(&layer.work) {
@@ -202,15 +202,13 @@ fn is_inside(window: &Window, operand: &PlannedTensor, result: &PlannedTensor) -
     (0..rows).all(fits)
 }
 
-/// Whether a tensor is one row behind the other, without gaps, and of single bytes.
+/// Whether a tensor is one row behind the other, without gaps.
 fn has_rows(tensor: &PlannedTensor) -> bool {
     let dims = tensor.ty.shape.dims();
     let Some(&rows) = dims.get(ROW_AXIS).filter(|&&rows| rows > 1 && dims[0] == 1) else { return false };
     let len = tensor.ty.shape.len();
     let strides = tensor.view.strides();
-    tensor.ty.bytes() == len
-        && tensor.view.extent() == len
-        && strides.is_some_and(|strides| strides[ROW_AXIS] == len / rows)
+    tensor.view.extent() == len && strides.is_some_and(|strides| strides[ROW_AXIS] == len / rows)
 }
 
 /// Bytes of a row.

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::program::{
-    Address, Affine, Blob, Buffer, Elem, Expr, Function, Index, Program, Reg, Signature, Stmt, Type, Var,
-};
+use crate::program::{Address, Affine, Buffer, Elem, Expr, Function, Index, Program, Reg, Signature, Stmt, Type, Var};
 
 /// Names that are visible at a place of a function, and what is known of them.
 #[derive(Debug, Clone)]
@@ -175,11 +173,11 @@ fn same_text(a: &Function, b: &Function) -> bool {
     types(a) == types(b) && text(a) == text(b)
 }
 
-/// The values of a blob in lines that are not longer than `width`.
-pub fn number_lines(blob: &Blob, width: usize, element: impl Fn(i64) -> String) -> Vec<String> {
+/// Values in lines that are not longer than `width`.
+pub fn number_lines(values: &[i64], width: usize, element: impl Fn(i64) -> String) -> Vec<String> {
     let mut lines = vec![];
     let mut line = String::new();
-    for &value in &blob.data {
+    for &value in values {
         let number = element(value) + ",";
         if !line.is_empty() && line.len() + 1 + number.len() > width {
             lines.push(std::mem::take(&mut line));

@@ -16,6 +16,22 @@ pub struct Affine {
     pub terms: BTreeMap<Var, i64>,
 }
 
+impl Affine {
+    /// Whether the value is a multiple of `divisor`, whatever the variables are.
+    pub fn is_multiple_of(&self, divisor: i64) -> bool {
+        self.constant % divisor == 0 && self.terms.values().all(|coefficient| coefficient % divisor == 0)
+    }
+
+    /// Half of the value rounded down, and whether the value is odd; `None` if that depends on the variables.
+    pub fn halved(&self) -> Option<(Affine, bool)> {
+        let odd = self.constant.rem_euclid(2);
+        let even = self.clone() + -odd;
+        let half = |(&var, &coefficient): (&Var, &i64)| (var, coefficient / 2);
+        even.is_multiple_of(2)
+            .then(|| (Affine { constant: even.constant / 2, terms: even.terms.iter().map(half).collect() }, odd == 1))
+    }
+}
+
 impl From<i64> for Affine {
     fn from(constant: i64) -> Self {
         Affine { constant, terms: BTreeMap::new() }

@@ -54,6 +54,7 @@ impl Elem {
     /// All values that an element can have.
     pub fn interval(self) -> Interval {
         match self {
+            Elem::I4 => Interval::new(-8, 7),
             Elem::I8 => Interval::new(i8::MIN, i8::MAX),
             Elem::U8 => Interval::new(u8::MIN, u8::MAX),
             Elem::I16 => Interval::new(i16::MIN, i16::MAX),

@@ -46,7 +46,7 @@ pub enum Expr {
     Reg(Reg),
     /// The value of an index as `I32`.
     Index(Affine),
-    /// An element of a buffer, widened: `I8`, `U8`, `I16`, `I32` give `I32`; `U32` gives `U32`; `I64` gives `I64`.
+    /// An element of a buffer, widened: `I4`, `I8`, `U8`, `I16`, `I32` give `I32`; `U32` gives `U32`; `I64` gives `I64`.
     Load(Buffer, Index),
     /// Sum.
     Add(Box<Expr>, Box<Expr>),
@@ -111,16 +111,16 @@ impl Elem {
     /// Type of a loaded element.
     pub fn loaded(self) -> Type {
         match self {
-            Elem::I8 | Elem::U8 | Elem::I16 | Elem::I32 => Type::I32,
+            Elem::I4 | Elem::I8 | Elem::U8 | Elem::I16 | Elem::I32 => Type::I32,
             Elem::U32 => Type::U32,
             Elem::I64 => Type::I64,
         }
     }
 
-    /// Size in bytes.
+    /// Size in bytes of the smallest part of memory that holds an element.
     pub fn bytes(self) -> usize {
         match self {
-            Elem::I8 | Elem::U8 => 1,
+            Elem::I4 | Elem::I8 | Elem::U8 => 1,
             Elem::I16 => 2,
             Elem::I32 | Elem::U32 => 4,
             Elem::I64 => 8,

@@ -17,6 +17,8 @@ mod interval;
 mod text;
 mod vector;
 
+use std::borrow::Cow;
+
 pub use affine::{Affine, Var};
 pub use assembly::{Assembly, Dialect, Item};
 pub use build::FunctionBuilder;
@@ -29,6 +31,8 @@ pub use vector::{Detection, VectorUnit};
 /// The integer type of the elements of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Elem {
+    /// Signed, 4 bits, two in a byte: element `i` is in byte `i / 2`, in its low half if `i` is even. Of constants only.
+    I4,
     /// Signed, 8 bits.
     I8,
     /// Unsigned, 8 bits.
@@ -114,6 +118,23 @@ pub struct Blob {
     pub elem: Elem,
     /// The values.
     pub data: Vec<i64>,
+}
+
+impl Blob {
+    /// Element type and values as they lie in memory: bytes, where two elements share one.
+    pub fn stored(&self) -> (Elem, Cow<'_, [i64]>) {
+        if self.elem != Elem::I4 {
+            return (self.elem, Cow::Borrowed(&self.data));
+        }
+        let byte = |pair: &[i64]| 16 * pair.get(1).copied().unwrap_or(0) + (pair[0] & 15);
+        (Elem::I8, Cow::Owned(self.data.chunks(2).map(byte).collect()))
+    }
+
+    /// Size in memory.
+    pub fn bytes(&self) -> usize {
+        let (elem, data) = self.stored();
+        data.len() * elem.bytes()
+    }
 }
 
 /// Index into [`Program::blobs`].

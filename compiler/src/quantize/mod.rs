@@ -4,6 +4,8 @@
 //! A tensor whose range is too narrow for a scale becomes an exact constant.
 
 mod params;
+mod precision;
+mod precision_recipe;
 mod resolution;
 
 use std::collections::BTreeMap;
@@ -12,19 +14,34 @@ use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Params, Quant, QuantType};
 use crate::ops::constant::QConstant;
-use crate::ops::unary::Table;
-use crate::ops::{FloatOp, Problem, QuantOp, Site};
-use params::Assignment;
+use crate::ops::{FloatOp, Problem, QuantOp, Site, unary};
+use params::{Assigned, Assignment};
+use precision::Wanted;
+pub use precision::{LayerPrecision, Precisions};
+pub use precision_recipe::{PrecisionRecipe, weight_type};
+
+/// How a graph is quantized, beside its ranges.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    /// Element types.
+    pub precisions: Precisions,
+}
 
 /// Quantizes a graph; the second result holds warnings.
 ///
-/// Errors: ranges that are missing or make no sense, accumulators that 32 bits do not hold.
-pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
+/// Errors: ranges that are missing or make no sense, accumulators that 32 bits do not hold, a precision for what the
+/// model does not have.
+pub fn quantize(
+    graph: &Checked<Graph<Float>>,
+    ranges: &Ranges,
+    settings: &Settings,
+) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
     let mut problems = Diagnostics::default();
-    let assignment = params::assign(graph, ranges, &mut problems);
-    resolution::check(graph, ranges, &assignment, &mut problems);
+    let wanted = precision::resolve(graph, &settings.precisions, &mut problems);
+    let assigned = params::assign(graph, ranges, (&settings.precisions, &wanted), &mut problems);
+    resolution::check(graph, ranges, &assigned.types, &mut problems);
     let mut quantizer =
-        Quantizer { source: graph, assignment: &assignment, result: Graph::default(), ids: BTreeMap::new() };
+        Quantizer { source: graph, wanted, assigned: &assigned, result: Graph::default(), ids: BTreeMap::new() };
     if !problems.has_errors() {
         for id in graph.topological() {
             if let Err(found) = quantizer.add(id) {
@@ -47,7 +64,8 @@ pub fn quantize(graph: &Checked<Graph<Float>>, ranges: &Ranges) -> diag::Result<
 
 struct Quantizer<'a> {
     source: &'a Checked<Graph<Float>>,
-    assignment: &'a BTreeMap<NodeId, Assignment>,
+    wanted: Wanted,
+    assigned: &'a Assigned,
     result: Graph<Quant>,
     ids: BTreeMap<NodeId, NodeId>,
 }
@@ -60,11 +78,16 @@ impl Quantizer<'_> {
         for (_, operand) in operands.iter_mut().enumerate().filter(|(port, _)| node.op.shares_params(*port)) {
             *operand = self.requantized(*operand, &value, &node.name)?;
         }
+        if !node.op.is_wide() {
+            for (operand, source) in operands.iter_mut().zip(self.source.operands(id)) {
+                *operand = self.narrowed(*operand, source, &node.name)?;
+            }
+        }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site { operands: types, result: &value };
-        let op = match self.assignment[&id] {
+        let site = Site { operands: types, result: &value, weights: self.wanted.weights[&id] };
+        let op = match self.assigned.types[&id] {
             Assignment::Zero => zeros(&value),
-            Assignment::Params(_) | Assignment::Index => {
+            Assignment::Params(..) | Assignment::Index => {
                 node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?
             }
         };
@@ -81,14 +104,23 @@ impl Quantizer<'_> {
 
     fn value(&self, id: NodeId) -> QuantType {
         let shape = self.source.node(id).value.clone();
-        match self.assignment[&id] {
-            Assignment::Params(params) => QuantType::int8(shape, params),
+        match self.assigned.types[&id] {
+            Assignment::Params(dtype, params) => QuantType::real(shape, dtype, params),
             Assignment::Zero => QuantType::int8(shape, Params::zero()),
             Assignment::Index => QuantType { shape, dtype: DType::I32, encoding: Encoding::Index },
         }
     }
 
-    /// `operand` with the parameters of `wanted`: itself, or behind a table.
+    /// `operand`, the result of `source`, with 8 bits.
+    fn narrowed(&mut self, operand: NodeId, source: NodeId, consumer: &str) -> diag::Result<NodeId> {
+        let ty = &self.result.node(operand).value;
+        let params = self.assigned.bytes.get(&source).filter(|_| ty.dtype.bits() > 8 && ty.params().is_some());
+        let Some(&params) = params else { return Ok(operand) };
+        let wanted = QuantType::int8(ty.shape.clone(), params);
+        self.requantized(operand, &wanted, consumer)
+    }
+
+    /// `operand` with the type and parameters of `wanted`: itself, or behind a conversion.
     fn requantized(&mut self, operand: NodeId, wanted: &QuantType, consumer: &str) -> diag::Result<NodeId> {
         let node = self.result.node(operand).clone();
         if (node.value.encoding, wanted.encoding) == (Encoding::Index, Encoding::Index) {
@@ -99,14 +131,17 @@ impl Quantizer<'_> {
             return Err(problem.at(consumer, &node.name).into());
         };
         let name = format!("{}@{consumer}", node.name);
-        if from == to || node.name == name {
+        if (node.value.dtype, from) == (wanted.dtype, to) || node.name == name {
             return Ok(operand);
         }
         let known = self.result.consumers(operand).into_iter().find(|&id| self.result.node(id).name == name);
-        let value = QuantType { encoding: wanted.encoding, ..node.value };
-        let table =
-            Node { name, observed: node.observed, origin: node.origin, op: Table::new(from, to, |x| x).into(), value };
-        Ok(known.unwrap_or_else(|| self.result.add(table, &[operand])))
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let value = QuantType { shape: node.value.shape.clone(), ..wanted.clone() };
+        let op = unary::convert(&node.value, &value).map_err(|problem| problem.at(consumer, &node.name))?;
+        let conversion = Node { name, observed: node.observed, origin: node.origin, op, value };
+        Ok(self.result.add(conversion, &[operand]))
     }
 
     /// After an error, so that the nodes behind it can be examined too.

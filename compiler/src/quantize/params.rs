@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::without_range;
+use super::precision::{Precisions, Wanted};
+use super::{resolution, without_range};
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
-use crate::ir::{Checked, Float, Graph, Node, NodeId, Params, Range};
+use crate::ir::{Checked, DType, Float, Graph, Node, NodeId, Params, Range};
 use crate::ops::input::Element;
 use crate::ops::unary::apply_chain;
 use crate::ops::{FloatOp, ParamsRule};
@@ -13,8 +14,8 @@ use crate::ops::{FloatOp, ParamsRule};
 /// What the integers of a tensor mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Assignment {
-    /// Reals with this scale and zero point.
-    Params(Params),
+    /// Reals in this type, with this scale and zero point.
+    Params(DType, Params),
     /// Always 0.
     Zero,
     /// Positions.
@@ -30,24 +31,55 @@ const NAMED_TENSORS: usize = 6;
 /// Points at which a function is sampled to find its range.
 const SAMPLES: u32 = 1024;
 
+/// Parameters of every node; with 8 bits, too, where it has more.
+#[derive(Debug, Default)]
+pub struct Assigned {
+    /// What is asked for.
+    pub types: BTreeMap<NodeId, Assignment>,
+    /// With 8 bits, for consumers that read no more.
+    pub bytes: BTreeMap<NodeId, Params>,
+}
+
 /// Parameters of every node.
 pub fn assign(
     graph: &Checked<Graph<Float>>,
     ranges: &Ranges,
+    (precisions, wanted): (&Precisions, &Wanted),
     problems: &mut Diagnostics,
-) -> BTreeMap<NodeId, Assignment> {
+) -> Assigned {
     let order = graph.topological();
-    let (mut assigned, mut missing) = (BTreeMap::new(), vec![]);
+    let (mut assigned, mut bytes, mut missing) = (BTreeMap::new(), BTreeMap::<NodeId, Params>::new(), vec![]);
     for &id in &order {
         let node = graph.node(id);
+        let narrow = !node.op.is_wide();
+        let dtype = if narrow { Some(DType::I8) } else { wanted.activations.get(&id).copied() };
+        let own_bytes = match node.op.params_rule() {
+            ParamsRule::Fixed(params) => Some(params),
+            ParamsRule::SameAsOperand => bytes.get(&graph.operands(id)[0]).copied(),
+            ParamsRule::Own => range(graph, ranges, id).and_then(Params::asymmetric_int8),
+            ParamsRule::Index => None,
+        };
+        bytes.extend(own_bytes.map(|params| (id, params)));
         let assignment = match node.op.params_rule() {
-            ParamsRule::Fixed(params) => Assignment::Params(params),
+            ParamsRule::Fixed(params) => {
+                let dtype = dtype.unwrap_or(precisions.activations);
+                Assignment::Params(dtype, params.for_type(dtype))
+            }
             ParamsRule::Index => Assignment::Index,
-            ParamsRule::SameAsOperand => assigned[&graph.operands(id)[0]],
             ParamsRule::Own if holds_positions(graph, id) => Assignment::Index,
+            ParamsRule::SameAsOperand => match (assigned[&graph.operands(id)[0]], own_bytes) {
+                (Assignment::Params(dtype, _), Some(params)) if narrow && dtype.bits() > 8 => {
+                    Assignment::Params(DType::I8, params)
+                }
+                (same, _) => same,
+            },
             ParamsRule::Own => match (positions(graph, id, &assigned), range(graph, ranges, id)) {
                 (Some(assignment), _) => assignment,
-                (None, Some(range)) => own(node, range, problems),
+                (None, Some(range)) => {
+                    let default = || resolution::narrowest(graph, id, ranges, precisions.activations);
+                    let dtype = dtype.unwrap_or_else(default);
+                    own(node, unclipped(range, node, ranges, dtype), dtype, problems)
+                }
                 (None, None) => {
                     missing.push(node.observed.as_deref().unwrap_or(&node.name));
                     Assignment::Zero
@@ -64,7 +96,7 @@ pub fn assign(
             impose(graph, operand, wanted, &mut assigned);
         }
     }
-    assigned
+    Assigned { types: assigned, bytes }
 }
 
 /// Whether an input of integers is only ever used as positions: such integers stay what they are.
@@ -97,7 +129,7 @@ fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assig
     match op {
         _ if count == 0 => None,
         FloatOp::Concat(_) if count == operands.len() => Some(Assignment::Index),
-        _ => Some(Assignment::Params(Params::zero())),
+        _ => Some(Assignment::Params(DType::I8, Params::zero())),
     }
 }
 
@@ -115,15 +147,22 @@ fn missing_ranges(missing: &[&str]) -> Option<Diagnostic> {
 }
 
 /// From the tensor's own range.
-fn own(node: &Node<Float>, range: Range, problems: &mut Diagnostics) -> Assignment {
-    match Params::asymmetric_int8(range).filter(|_| range.magnitude() >= DEGENERATE) {
-        Some(params) => Assignment::Params(params),
-        None if matches!(node.op, FloatOp::Constant(_)) => Assignment::Params(Params::zero()),
+fn own(node: &Node<Float>, range: Range, dtype: DType, problems: &mut Diagnostics) -> Assignment {
+    match Params::covering(range, dtype).filter(|_| range.magnitude() >= DEGENERATE) {
+        Some(params) => Assignment::Params(dtype, params),
+        None if matches!(node.op, FloatOp::Constant(_)) => Assignment::Params(dtype, Params::zero()),
         None => {
             problems.push(without_range(node, range.magnitude()));
             Assignment::Zero
         }
     }
+}
+
+/// With more than 8 bits there is no need to clip what calibration has seen.
+fn unclipped(range: Range, node: &Node<Float>, ranges: &Ranges, dtype: DType) -> Range {
+    let entry = node.observed.as_ref().and_then(|name| ranges.entry(name));
+    let observed = entry.and_then(|entry| entry.observed).filter(|_| dtype.bits() > 8);
+    observed.and_then(|seen| Range::new(seen.min(), seen.max())).map_or(range, |seen| range.union(seen))
 }
 
 /// The observed range; for a tensor that the ONNX model does not have, what follows from its neighbours.
@@ -197,11 +236,10 @@ fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Optio
     }
 }
 
-/// Gives `id` the parameters `wanted` if nothing else depends on the ones it has.
+/// Gives `id` the parameters `wanted` if nothing else depends on the ones it has. Its type stays.
 fn impose(graph: &Graph<Float>, id: NodeId, wanted: Assignment, assigned: &mut BTreeMap<NodeId, Assignment>) -> bool {
     let free = graph.sole_consumer(id).is_some()
-        && matches!(wanted, Assignment::Params(_))
-        && matches!(assigned[&id], Assignment::Params(_));
+        && matches!((wanted, assigned[&id]), (Assignment::Params(a, _), Assignment::Params(b, _)) if a == b);
     let imposed = free
         && match &graph.node(id).op {
             FloatOp::Input(_) => false,

@@ -187,7 +187,11 @@ fn sums_are_as_exact_as_their_shift() {
             .map(|_| (spread(&mut random, 1e-9, 1e4) * if random.bool() { 1.0 } else { -1.0 }, random.i32(-128..=127)))
             .collect();
         let real = RealSum { extra: (random.f64() - 0.5) * spread(&mut random, 1e-6, 1e6), terms };
-        let precision = Precision::choose(std::slice::from_ref(&real), output_zero).unwrap();
+        let precision = {
+            let types = [0, output_zero].map(|zero| QuantType::int8(Shape::new([1]), params(1.0, zero)));
+            let operands = vec![&types[0]; real.terms.len()];
+            Precision::choose(std::slice::from_ref(&real), &operands, &types[1]).unwrap()
+        };
         assert!(precision.wide || precision.shift >= 14);
         let sum = FixedSum::new(&real, output_zero, precision.shift).unwrap();
         let wide = Clamp { lo: i32::MIN, hi: i32::MAX };
@@ -223,7 +227,8 @@ fn products_are_as_exact_as_their_multiplier() {
         let y = params(scale, random.i32(-128..=127));
         let types = [a, b, y].map(|params| QuantType::int8(shape.clone(), params));
         let op = Mul { clamp: ptqc::ir::RealClamp::NONE };
-        let op = op.quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2] }).unwrap();
+        let op =
+            op.quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2], weights: DType::I8 }).unwrap();
         let QuantOp::Mul(mul) = &op else { panic!("a product is a Mul") };
         let q = [[-128, -128], [127, -128], [random.i32(-128..=127), random.i32(-128..=127)]][random.usize(0..3)];
         let operands = [0, 1].map(|port| Operand { ty: &types[port], data: &q[port..=port] });
@@ -242,7 +247,7 @@ fn means_are_as_exact_as_their_multiplier() {
     let mut random = random();
     for count in [1, 2, 3, 7, 9, 49, 100, 1000, 4096] {
         let (input_step, output_step) = (spread(&mut random, 1e-3, 1.0), spread(&mut random, 1e-3, 1.0));
-        let multiplier = mean_multiplier(input_step / output_step, count, count).unwrap();
+        let multiplier = mean_multiplier(input_step / output_step, count, (count, DType::I8)).unwrap();
         let reach = 255 * count as i64;
         for i in 0..=2000 {
             let sum = -reach + 2 * reach * i / 2000;
@@ -297,7 +302,11 @@ fn weights_and_biases_are_nearest() {
         let magnitude = output.scale.get() / input.scale.get() * spread(&mut random, 1e-12, 1e2);
         let row: Vec<f32> = (0..random.usize(1..20)).map(|_| ((random.f64() - 0.5) * magnitude) as f32).collect();
         let bias = ((random.f64() - 0.5) * output.scale.get() * spread(&mut random, 1e-3, 1e4)) as f32;
-        let weighted = Weighted::quantize(&row, &[bias], input, output, Clamp::full(DType::I8)).unwrap();
+        let weighted = {
+            let types = [input, output].map(|params| QuantType::int8(Shape::new([1]), params));
+            let site = Site { operands: vec![&types[0]], result: &types[1], weights: DType::I8 };
+            Weighted::quantize(&row, &[bias], Clamp::full(DType::I8), &site).unwrap()
+        };
         let channel = weighted.channels[0];
         let exact = |x: &[i32]| {
             let products =
@@ -319,6 +328,6 @@ fn weights_and_biases_are_nearest() {
         let rounding = steps_of_acc * 0.5 * moved as f64 * (1.0 + 1e-6);
         let multiplier = integer(acc.abs() + 1) * power_of_two(channel.multiplier.left_shift() as i32 - 32);
         let bound = half() + rational(rounding) + multiplier + power_of_two(-16);
-        assert_within(weighted.finish(0, acc as i32).into(), &exact(&x), &bound, &(&row, bias, input, output));
+        assert_within(weighted.finish(0, acc).into(), &exact(&x), &bound, &(&row, bias, input, output));
     }
 }

@@ -189,7 +189,7 @@ fn run_returns_what_the_evaluator_returns() {
     let frontend =
         driver::load(&model.bytes(), &|_| Err(std::io::ErrorKind::NotFound.into()), &Default::default()).unwrap();
     let ranges = Ranges::from_toml(&folder.text("m.ranges.toml")).unwrap();
-    let (graph, _) = driver::quantize(&frontend, &ranges).unwrap();
+    let (graph, _) = driver::quantize(&frontend, &ranges, &Default::default()).unwrap();
     let (mut outputs, mut real) = (vec![vec![], vec![]], vec![vec![], vec![]]);
     for (a, b) in a.chunks(4).zip(b.chunks(4)) {
         let inputs: Vec<Vec<i32>> =

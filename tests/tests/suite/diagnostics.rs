@@ -8,7 +8,7 @@ use ptqc::front::pb;
 use ptqc_tests::onnx::{Attr, Onnx, numbers};
 use ptqc_tests::real::MODELS;
 
-use crate::process::{Folder, conv_relu, gemm, npz, samples, two_inputs};
+use crate::process::{Folder, Outcome, conv_relu, gemm, npz, samples, two_inputs};
 
 /// Files, a command line, and the diagnostic it has to end with.
 struct Case {
@@ -30,6 +30,7 @@ const fn warning(code: Code, name: &'static str, line: &'static str, files: fn()
 }
 
 const BUILD: &str = "build m.onnx --calib x.npy -o out";
+const RECIPE: &str = "build m.onnx --calib x.npy --recipe m.recipe.toml -o out";
 const FLOAT: &str = "inspect m.onnx --stage float";
 const FROM_RANGES: &str = "build m.onnx --ranges m.ranges.toml -o out";
 
@@ -306,6 +307,26 @@ const CASES: &[Case] = &[
             (0..20).flat_map(|i| [0.001 * i as f32, 0.01 * (i % 7) as f32, 900.0 + 10.0 * i as f32, (i % 3) as f32]);
         vec![("m.onnx", gemm().bytes()), ("x.npy", npy_bytes(&[20, 4], &features.collect::<Vec<f32>>()))]
     }),
+    error(Code::RecipeFile, "of_bits", RECIPE, || with_recipe("weight_bits = 5\n")),
+    error(Code::RecipeFile, "of_keys", RECIPE, || with_recipe("activations = \"int8\"\n\n[layers.fc]\nbits = 4\n")),
+    error(Code::RecipeFile, "of_unknown_names", RECIPE, || {
+        with_recipe("[layers.Gemn]\nweight_bits = 4\n\n[tensors.z]\nactivations = \"int16\"\n")
+    }),
+    error(Code::RecipeFile, "of_a_layer_without_weights", RECIPE, || {
+        let model = relu(Onnx::default());
+        let recipe = "[layers.y]\nweight_bits = 4\n";
+        vec![("m.onnx", model.bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", recipe.into())]
+    }),
+    error(Code::RecipeFile, "of_two_minds", RECIPE, || {
+        let model = Onnx::default()
+            .input("x", &[1, 4])
+            .ints("shape", &[2], &[2, 2])
+            .node("Reshape", &["x", "shape"], &["r"])
+            .node("Relu", &["r"], &["y"])
+            .output("y");
+        let recipe = "[tensors.x]\nactivations = \"int8\"\n\n[tensors.r]\nactivations = \"int16\"\n";
+        vec![("m.onnx", model.bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", recipe.into())]
+    }),
     warning(Code::LayoutCopy, "transpose", BUILD, || {
         let model = Onnx::default()
             .input("x", &[1, 4, 6])
@@ -316,6 +337,10 @@ const CASES: &[Case] = &[
         vec![("m.onnx", model.output("y").bytes()), ("x.npy", samples(8, &[4, 6]))]
     }),
 ];
+
+fn with_recipe(text: &str) -> Files {
+    vec![("m.onnx", gemm().bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", text.into())]
+}
 
 fn relu(model: Onnx) -> Onnx {
     relu_of(model.input("x", &[1, 4]))
@@ -336,18 +361,24 @@ fn external(location: &str) -> Onnx {
     model
 }
 
+/// One has features in very different units, and gets more bits for them.
 #[test]
-fn of_the_real_models_only_the_one_with_mixed_units_is_too_coarse() {
+fn no_real_model_is_too_coarse() {
     for model in MODELS.iter().filter(|model| model.model().is_some()) {
         let folder = Folder::with(vec![]);
         let (path, calib) = (model.model().unwrap(), model.data(model.calib).unwrap());
         let outcome = folder.run(&format!("build {} --calib {}", path.display(), calib.display()));
-        let expected = model.name.starts_with("tabular_mlp");
-        assert_eq!(outcome.stderr.contains("[low-resolution]"), expected, "{}: {}", model.name, outcome.stderr);
-        // The ranges file carries what the warning needs.
+        let input =
+            if model.name.starts_with("tabular_mlp") { "const int32_t *input_0" } else { "const int8_t *input_0" };
+        let check = |outcome: &Outcome| {
+            assert!(!outcome.stderr.contains("[low-resolution]"), "{}: {}", model.name, outcome.stderr);
+            let header = std::fs::read_to_string(folder.path(&format!("{}.h", model.name))).unwrap();
+            assert!(header.contains(input), "{}: {header}", model.name);
+        };
+        check(&outcome);
+        // The ranges file carries what it takes.
         folder.ok(&format!("calibrate {} --calib {} -o r.toml", path.display(), calib.display()));
-        let outcome = folder.run(&format!("build {} --ranges r.toml", path.display()));
-        assert_eq!(outcome.stderr.contains("[low-resolution]"), expected, "{}: {}", model.name, outcome.stderr);
+        check(&folder.run(&format!("build {} --ranges r.toml --force", path.display())));
     }
 }
 

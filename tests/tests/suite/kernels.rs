@@ -8,12 +8,14 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, Result};
 use ptqc::calibrate::{Entry, Method, Origin, Ranges};
 use ptqc::driver::{self, Build, Frontend, Options};
-use ptqc::ir::Range;
+use ptqc::ir::{QuantType, Range};
 use ptqc::kernels;
+use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
+use ptqc::quantize::Settings;
 use ptqc_target_runtimes::{Feature, TARGETS, Target};
 use ptqc_tests::batch;
-use ptqc_tests::case::{Tensors, evaluate_all, load};
+use ptqc_tests::case::{Tensors, evaluate_all, load, mixed};
 use ptqc_tests::image::{self, Code, Member};
 use ptqc_tests::onnx::{Attr, Onnx, numbers};
 use ptqc_tests::rust;
@@ -46,6 +48,7 @@ struct Layer {
     name: String,
     frontend: Frontend,
     ranges: Ranges,
+    settings: Settings,
 }
 
 /// A layer, built for a target.
@@ -211,7 +214,7 @@ impl Draft {
             let range = Range::new(min, max).expect("finite bounds in order");
             ranges.insert(name, Entry { range, observed: None });
         }
-        Layer { name: self.name, frontend, ranges }
+        Layer { name: self.name, frontend, ranges, settings: Settings::default() }
     }
 }
 
@@ -475,16 +478,27 @@ fn residual(index: usize) -> Layer {
     let (height, width) = (random.usize(1..8), random.usize(1..8));
     draft.placed(ALL[index % 4], &[1, channels, height, width], |draft, x, y| {
         let conv = match index % 3 {
+            _ if index >= 14 => Conv { kernel: vec![1, 5], pads: vec![0, 2, 0, 2], ..Conv::unit(channels, 2) },
             0 => Conv::unit(channels, 2),
             1 => Conv { kernel: vec![3, 3], pads: vec![1; 4], ..Conv::unit(channels, 2) },
             _ => Conv { kernel: vec![3, 3], pads: vec![1; 4], groups: channels, ..Conv::unit(channels, 2) },
         };
-        draft.conv(x, "branch", channels, &conv);
-        let other = if index.is_multiple_of(2) {
-            x
-        } else {
-            draft.conv(x, "other", channels, &Conv::unit(channels, 2));
-            "other"
+        let other = match index {
+            // The sum is of a tensor that the convolution does not read.
+            14.. => {
+                draft.conv(x, "hidden", channels, &Conv::unit(channels, 2));
+                draft.conv("hidden", "branch", channels, &conv);
+                x
+            }
+            _ => {
+                draft.conv(x, "branch", channels, &conv);
+                if index.is_multiple_of(2) {
+                    x
+                } else {
+                    draft.conv(x, "other", channels, &Conv::unit(channels, 2));
+                    "other"
+                }
+            }
         };
         let operands = if index % 5 < 3 { ["branch", other] } else { [other, "branch"] };
         draft.node(if index % 7 == 6 { "Sub" } else { "Add" }, &operands, "sum", &[]);
@@ -566,23 +580,39 @@ static LAYERS: LazyLock<Vec<Layer>> = LazyLock::new(|| {
         FAMILIES.iter().map(|family| Box::new(move || family.layers()) as Box<_>).collect();
     makers.push(Box::new(|| (0..15).map(linear).collect()));
     makers.push(Box::new(|| (0..3).map(flattened).collect()));
-    makers.push(Box::new(|| (0..14).map(residual).collect()));
+    makers.push(Box::new(|| (0..26).map(residual).collect()));
     makers.push(Box::new(|| (0..48).map(single).collect()));
+    makers.push(Box::new(mixes));
     // While a kernel is being written, the layers whose names begin so are enough.
     let wanted = std::env::var("PTQC_LAYERS").unwrap_or_default();
     let layers = makers.par_iter().flat_map_iter(|maker| maker());
     layers.filter(|layer| layer.name.starts_with(&wanted)).collect()
 });
 
+/// Layers of all kinds with other precisions than 8 bits.
+fn mixes() -> Vec<Layer> {
+    let mut layers: Vec<Layer> = FAMILIES.iter().flat_map(|family| (0..2).map(|index| family.layer(index))).collect();
+    layers.extend((0..6).map(linear));
+    layers.extend((0..2).map(flattened));
+    layers.extend((0..6).map(residual));
+    layers.extend((0..32).map(single));
+    for (seed, layer) in (0..).zip(&mut layers) {
+        layer.name = format!("mixed_{}", layer.name);
+        layer.settings = mixed(&layer.frontend, seed);
+    }
+    layers
+}
+
 impl Layer {
-    fn build(&self, target: &'static Target, language: Language) -> Result<Build> {
+    fn build(&self, target: &'static Target, language: Language, goal: Goal) -> Result<Build> {
         let options = Options {
+            settings: self.settings.clone(),
             name: self.name.clone(),
             target,
             language,
             arena: ArenaMode::Caller,
             weights: Default::default(),
-            goal: ptqc::plan::Goal::default(),
+            goal,
             float_helpers: false,
             command: String::new(),
             model_sha256: String::new(),
@@ -590,18 +620,20 @@ impl Layer {
         Ok(driver::build(&self.frontend, &self.ranges, &options)?)
     }
 
-    fn built(&self, target: &'static Target, language: Language) -> Result<Built> {
-        let build = self.build(target, language).with_context(|| self.name.clone())?;
+    fn built(&self, target: &'static Target, language: Language, goal: Goal) -> Result<Built> {
+        let build = self.build(target, language, goal).with_context(|| self.name.clone())?;
         let mut random = fastrand::Rng::with_seed(self.name.len() as u64);
         let inputs: Vec<Tensors> = (0..SAMPLES)
             .map(|sample| {
-                let mut element = || match sample {
-                    0 => random.i32(-128..=127),
-                    1 => *pick(&mut random, &[-128, 127]),
-                    _ => random.i32(-128..=127).max(random.i32(-128..=127)),
+                let mut element = |(lo, hi): (i32, i32)| match sample {
+                    0 => random.i32(lo..=hi),
+                    1 => *pick(&mut random, &[lo, hi]),
+                    _ => random.i32(lo..=hi).max(random.i32(lo..=hi)),
                 };
-                let inputs = build.quant.inputs().iter();
-                inputs.map(|&id| (0..build.quant.node(id).value.shape.len()).map(|_| element()).collect()).collect()
+                let inputs = build.quant.inputs().iter().map(|&id| &build.quant.node(id).value);
+                let mut values =
+                    |ty: &QuantType| (0..ty.shape.len()).map(|_| element((ty.dtype.min(), ty.dtype.max()))).collect();
+                inputs.map(&mut values).collect()
             })
             .collect();
         let expected = evaluate_all(&build.quant, &inputs);
@@ -609,8 +641,8 @@ impl Layer {
     }
 }
 
-fn built(target: &'static Target, language: Language) -> Result<Vec<Built>> {
-    LAYERS.par_iter().map(|layer| layer.built(target, language)).collect()
+fn built(layers: &[&Layer], target: &'static Target, language: Language, goal: Goal) -> Result<Vec<Built>> {
+    layers.par_iter().map(|layer| layer.built(target, language, goal)).collect()
 }
 
 fn members(built: &[Built]) -> Vec<Member<'_>> {
@@ -628,10 +660,16 @@ fn skipped(what: &str) {
     assert!(!toolchain::must_not_skip(), "nothing may be skipped here: {what}");
 }
 
-/// Runs all layers on a target: C with every compiler, and Rust.
+/// Runs all layers on a target.
 fn check(name: &str) -> Result<()> {
     let target = Target::find(name).context("there is no such target")?;
-    let built_c = built(target, Language::C)?;
+    check_layers(&LAYERS.iter().collect::<Vec<_>>(), target, Goal::default())
+}
+
+/// Runs layers on a target: C with every compiler, and Rust.
+fn check_layers(layers: &[&Layer], target: &'static Target, goal: Goal) -> Result<()> {
+    let name = target.name;
+    let built_c = built(layers, target, Language::C, goal)?;
     for compiler in target.compilers {
         let missing = toolchain::missing(target, compiler);
         if !missing.is_empty() {
@@ -648,7 +686,7 @@ fn check(name: &str) -> Result<()> {
     let missing = toolchain::missing(target, &target.compilers[0]);
     match rust::find(target) {
         Ok(rustc) if missing.is_empty() => {
-            let built = built(target, Language::Rust)?;
+            let built = built(layers, target, Language::Rust, goal)?;
             image::check(&members(&built), (target, &target.compilers[0]), Code::Rust(&rustc)).context("rustc")?;
         }
         Ok(_) => skipped(&format!("Rust for {name}: not installed: {}", missing.join(", "))),
@@ -687,6 +725,32 @@ on! {
     x86_64_vnni: "x86-64-vnni",
 }
 
+/// Layers that get another kernel when it is asked for speed, or for few bytes.
+#[test]
+fn kernels_that_have_to_be_asked_for() -> Result<()> {
+    let asked = |kernel: &str| kernels::all().any(|other| other.name == kernel && other.goal.is_some());
+    let mut chosen = BTreeSet::new();
+    for name in ["cortex-m0plus", "cortex-m4", "cortex-m33", "x86-64"] {
+        let target = Target::find(name).context("there is no such target")?;
+        for goal in [Goal::Speed, Goal::Size] {
+            let kernels_of = |layer: &&Layer| -> Result<Vec<&'static str>> {
+                let build = layer.build(target, Language::C, goal)?;
+                Ok(build.lowered.layers.iter().map(|layer| layer.kernel).filter(|kernel| asked(kernel)).collect())
+            };
+            let kernels = LAYERS.par_iter().map(|layer| kernels_of(&layer)).collect::<Result<Vec<_>>>()?;
+            let layers = LAYERS.iter().zip(&kernels).filter(|(_, kernels)| !kernels.is_empty());
+            let layers: Vec<&Layer> = layers.map(|(layer, _)| layer).collect();
+            if !layers.is_empty() {
+                check_layers(&layers, target, goal)?;
+            }
+            chosen.extend(kernels.into_iter().flatten());
+        }
+    }
+    let untested: Vec<&str> = kernels::all().map(|kernel| kernel.name).filter(|name| asked(name)).collect();
+    assert!(untested.iter().all(|name| chosen.contains(name)), "of {untested:?} only {chosen:?} are chosen");
+    Ok(())
+}
+
 /// Vectors of x86 touch nothing outside of their buffers: every buffer is allocated by itself, and a sanitizer watches.
 #[test]
 fn vector_kernels_stay_inside_of_their_buffers() -> Result<()> {
@@ -696,7 +760,7 @@ fn vector_kernels_stay_inside_of_their_buffers() -> Result<()> {
             skipped(&format!("{}: not here: {}", target.name, missing.join(", ")));
             continue;
         }
-        let built = built(target, Language::C)?;
+        let built = built(&LAYERS.iter().collect::<Vec<_>>(), target, Language::C, Goal::default())?;
         let members: Vec<batch::Member> = built
             .iter()
             .map(|Built { build, inputs, .. }| batch::Member {
@@ -728,10 +792,11 @@ fn every_target_runs_all_layers() {
 fn every_kernel_is_chosen_for_some_layer() -> Result<()> {
     let mut chosen = BTreeSet::new();
     for target in TARGETS {
-        let builds: Vec<Build> = LAYERS.par_iter().map(|l| l.build(target, Language::C)).collect::<Result<_>>()?;
+        let builds: Vec<Build> =
+            LAYERS.par_iter().map(|l| l.build(target, Language::C, Goal::default())).collect::<Result<_>>()?;
         chosen.extend(builds.iter().flat_map(|build| build.lowered.layers.iter().map(|layer| layer.kernel)));
     }
-    // What has to be asked for has tests of its own.
+    // What has to be asked for is tested above.
     let usual = kernels::all().filter(|kernel| kernel.goal.is_none() && !kernel.needs.is_empty());
     let untested: Vec<&str> = usual.map(|kernel| kernel.name).filter(|name| !chosen.contains(name)).collect();
     assert!(untested.is_empty(), "{untested:?} are chosen for no layer");

@@ -147,7 +147,8 @@ fn random_networks_agree_with_the_evaluator_for_every_goal() {
     assert!(smaller >= 15, "only {smaller} networks need less with the goal Ram");
 }
 
-fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> Result<Option<Build>> {
+/// Builds a real model, calibrated with its first samples; `None` if it is absent.
+pub fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> Result<Option<Build>> {
     let Some(path) = model.model() else {
         println!("skipped: the model {} is absent", model.name);
         return Ok(None);
@@ -156,6 +157,7 @@ fn build(model: &ptqc_tests::real::RealModel, target: &str, goal: Goal) -> Resul
     let samples = open_samples(&frontend, &model.data(model.calib)?, Default::default())?;
     let ranges = calibrate(&frontend, samples.samples().take(4))?;
     let options = Options {
+        settings: Default::default(),
         name: "m".to_owned(),
         target: TARGETS.iter().find(|known| known.name == target).unwrap_or(&TARGETS[0]),
         language: Language::C,
@@ -187,6 +189,7 @@ fn constants_go_where_they_are_wanted() -> Result<()> {
     let host = (&TARGETS[0], &TARGETS[0].compilers[0]);
     for (weights, in_c, in_rust) in cases {
         let options = |language| Options {
+            settings: Default::default(),
             name: "m".to_owned(),
             target: &TARGETS[0],
             language,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use ptqc::evaluate::{evaluate, evaluate_all};
-use ptqc::ir::{Checked, Clamp, Graph, Multiplier, NodeId, Quant, Shape, Window};
+use ptqc::ir::{Checked, Clamp, DType, Graph, Multiplier, NodeId, Quant, Shape, Window};
 use ptqc::ops::affine::QAffine;
 use ptqc::ops::average_pool::QAveragePool;
 use ptqc::ops::concat::QConcat;
@@ -205,13 +205,14 @@ fn operators_on_each_channel_pass_constants_on() {
     let precision = Precision { shift: 14, wide: false };
     let affine = QAffine { channels: offsets.to_vec(), axis: 1, precision, clamp: FULL };
     let affine = net.add(affine, &[first], -128);
-    let table = net.add(Table { entries: (-128..=127).map(|q: i8| q / 2).collect() }, &[affine], 3);
+    let table = net.add(Table { entries: (-128..=127).map(|q: i16| q / 2).collect() }, &[affine], 3);
     let max = net.add(QMaxPool { window: window(2, 1) }, &[table], 3);
     let multipliers = [2, 4].map(|count| (count, Multiplier::new(1.0 / count as f64).unwrap()));
     let average = QAveragePool {
         window: window(2, 0),
         include_pad: false,
         multipliers: multipliers.into(),
+        input_type: DType::I8,
         input_zero: 3,
         output_zero: 3,
         clamp: FULL,
@@ -225,6 +226,7 @@ fn operators_on_each_channel_pass_constants_on() {
         is_sum: false,
         count,
         multiplier,
+        input_type: DType::I8,
         input_zero: 3,
         output_zero: 3,
         clamp: FULL,

@@ -86,7 +86,7 @@ fn layers_of_real_models_agree() {
         let set = SampleSet::open(&data, &inputs.collect::<Vec<_>>(), Default::default()).unwrap();
         let (calibrator, _) = driver::calibrate(&frontend.model, set.samples().take(20), &|| {}).unwrap();
         let ranges = calibrator.finish(Method::default(), Origin::default()).unwrap();
-        let (quant, _) = driver::quantize(&frontend, &ranges).unwrap();
+        let (quant, _) = driver::quantize(&frontend, &ranges, &Default::default()).unwrap();
         let quantize = |sample: Vec<Vec<f32>>| {
             quant.inputs().iter().zip(&sample).map(|(&id, x)| quantize_input(&quant, id, x)).collect()
         };

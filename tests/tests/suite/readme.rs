@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use ptqc::estimate::estimate;
 use ptqc::front::{REGISTRY, Support};
-use ptqc_target_runtimes::TARGETS;
+use ptqc::plan::Goal;
+use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::real::MODELS;
 use ptqc_tests::toolchain;
 
@@ -91,6 +93,28 @@ fn accuracy() -> Result<()> {
         ensure!(measured.integer >= wanted, "{}: {} instead of {wanted}", model.name, measured.integer);
         for (column, value) in [(2, measured.float), (3, measured.integer), (6, measured.relative_rmse)] {
             ensure!((figure(column)? - value).abs() < TOLERANCE, "{}: {} is {value}", model.name, header[column]);
+        }
+    }
+    Ok(())
+}
+
+/// What the goals cost. Kernels of assembly are counted exactly, so no emulator is needed; but loops that move rows are
+/// not.
+#[test]
+fn goals() -> Result<()> {
+    let rows = table(&readme()?, &["`--optimize`", "instructions", "constants", "arena"])?;
+    let goals = [Goal::Balanced, Goal::Speed, Goal::Ram];
+    assert_eq!(rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), goals.map(Goal::name));
+    let target = Target::find("cortex-m4").context("there is no such target")?;
+    let model = MODELS.iter().find(|model| model.name == "resnet8_cifar10").context("there is no such model")?;
+    for (goal, row) in goals.into_iter().zip(&rows) {
+        let Some(build) = super::memory::build(model, target.name, goal)? else { continue };
+        let instructions = estimate(&build, target).instructions.context("the target has costs")?;
+        let measured = [instructions as f64, build.report.weight_bytes as f64, build.report.arena.bytes as f64];
+        let tolerances = [if goal == Goal::Ram { 0.1 } else { 0.01 }, 0.01, 0.01];
+        for ((cell, value), tolerance) in row[1..].iter().zip(measured).zip(tolerances) {
+            let figure = cell.parse::<f64>()?;
+            ensure!((figure - value).abs() < tolerance * value, "{}: {cell} is {value}", goal.name());
         }
     }
     Ok(())

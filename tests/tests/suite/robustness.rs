@@ -46,6 +46,7 @@ fn pipeline(bytes: &[u8], random: &mut Rng) -> Result<(), Diagnostics> {
     let frontend = driver::load(bytes, &|_| Err(std::io::ErrorKind::NotFound.into()), &BTreeMap::new())?;
     let target = random.choice(TARGETS).unwrap();
     let options = Options {
+        settings: Default::default(),
         name: "m".to_owned(),
         target,
         language: Language::default(),

@@ -23,6 +23,7 @@ fn check(name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) {
 fn check_for(goal: Goal, name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) {
     let frontend = load(&model.bytes()).unwrap();
     let options = Options {
+        settings: Default::default(),
         name: name.to_owned(),
         target: &TARGETS[0],
         language: Language::C,

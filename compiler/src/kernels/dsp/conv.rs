@@ -7,7 +7,9 @@
 
 use super::DSP;
 use super::pointwise::channels_last;
-use super::products::{Blocks, COLUMN, FREE, PATCH, PATCH_END, Patches, Rows, Unpack, Y, steps};
+use super::products::{
+    ADDITION_BYTES, Addition, Blocks, COLUMN, FREE, PATCH, PATCH_END, PUSHED, Patches, Rows, Unpack, Y, steps,
+};
 use crate::kernels::LayerBuilder;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
@@ -72,6 +74,7 @@ const FRAME: u32 = FREE + 136;
 struct Shape<'a> {
     conv: &'a QConv,
     rows: Rows,
+    addition: Option<Addition<'a>>,
     batch: usize,
     channels: usize,
     height: usize,
@@ -94,7 +97,7 @@ impl Shape<'_> {
         let window = &conv.window;
         let undilated =
             window.dilation.iter().zip(&window.kernel).all(|(&dilation, &kernel)| dilation == 1 || kernel == 1);
-        if conv.groups != 1 || !undilated || layer.added.is_some() || !channels_last(y) {
+        if conv.groups != 1 || !undilated || !channels_last(y) {
             return None;
         }
         let planes = match channels_last(x) {
@@ -119,6 +122,7 @@ impl Shape<'_> {
         let shape = Shape {
             conv,
             rows: Rows::new(&conv.weighted, order)?,
+            addition: Addition::of(layer, FRAME)?,
             batch: input[0],
             channels,
             height,
@@ -173,7 +177,12 @@ impl Shape<'_> {
         (self.batch * self.out_width.div_ceil(2)) as u64
     }
 
-    fn blocks(&self) -> Blocks {
+    /// Bytes of the frame; an addition has its words behind the others.
+    fn frame(&self) -> u32 {
+        if self.addition.is_some() { FRAME + ADDITION_BYTES } else { FRAME }
+    }
+
+    fn blocks(&self) -> Blocks<'_> {
         let patches = |rows: usize, times: usize| Patches {
             steps: rows * self.run_steps(),
             pairs: (times * self.batch * (self.out_width / 2)) as u64,
@@ -182,7 +191,13 @@ impl Shape<'_> {
         // A row of weights has all steps, even if no window does.
         let whole = patches(self.kernel[0], 0);
         let patches = (0..self.out_height).map(|row| patches(self.taps(row).len(), 1)).chain([whole]).collect();
-        Blocks { channels: self.outputs, style: self.rows.style(), patches, skips: Some((ABOVE, BELOW)) }
+        Blocks {
+            channels: self.outputs,
+            style: self.rows.style(),
+            patches,
+            skips: Some((ABOVE, BELOW)),
+            addition: self.addition,
+        }
     }
 
     fn unpack(&self) -> Unpack {
@@ -190,7 +205,7 @@ impl Shape<'_> {
         Unpack { run: self.run(), runs: runs as u64 * self.pairs() }
     }
 
-    fn data(&self) -> Vec<i64> {
+    fn sizes(&self) -> Vec<i64> {
         let zero = self.conv.weighted.input_zero;
         let copy = self.copied() * if self.planes { 1 } else { self.channels };
         let pitch = self.width * if self.planes { 1 } else { self.channels };
@@ -208,7 +223,8 @@ impl Shape<'_> {
             self.height,
             self.out_height,
         ];
-        let mut data = vec![self.outputs as i64];
+        let mut data: Vec<i64> = self.addition.iter().flat_map(|addition| addition.head()).collect();
+        data.push(self.outputs as i64);
         data.extend(self.rows.head());
         data.extend(self.blocks().head());
         data.extend(self.unpack().head(zero));
@@ -216,26 +232,33 @@ impl Shape<'_> {
         data.push(-(self.pad[0] as i64));
         data.extend([self.out_width, self.channels, self.height * self.width].map(|constant| constant as i64));
         data.push(i64::from(i32::from_le_bytes([zero as i8 as u8; 4])));
+        data
+    }
+
+    /// The packed rows, which are the same for every band of rows of a layer.
+    fn weights(&self) -> Vec<i64> {
         let run = steps(self.run());
         let all: Vec<[Option<usize>; 2]> = (0..self.kernel[0])
             .flat_map(|row| run.iter().map(move |step| step.map(|index| index.map(|index| row * self.run() + index))))
             .collect();
-        data.extend(self.rows.packed(4, &all));
-        data
+        self.rows.packed(4, &all)
     }
 
     fn assembly(&self) -> Assembly {
         let doc = [
             "Convolution. Rows of the input lie in a ring behind the patch, with padding beside them. Of two windows,",
             "those rows that are inside of the input are unpacked into the patch, then multiplied with the weights of",
-            "four output channels at a time. data: sizes, then biases, weights and multipliers by block.",
+            "four output channels at a time. weights: biases, weights and multipliers by block.",
         ];
         let (blocks, unpack) = (self.blocks(), self.unpack());
         let kind = if self.planes { "conv_planes" } else { "conv" };
         let doc = doc.into_iter().map(str::to_owned).collect();
-        let mut assembly = Assembly::new(format!("{kind}{}", blocks.style.suffix()), doc, DSP);
+        let mut assembly = Assembly::new(format!("{kind}{}", blocks.suffix()), doc, DSP);
         let a = &mut assembly;
-        a.ops(&format!("push {{r4-r11, lr}}\n sub sp, #{FRAME}"));
+        a.ops(&format!("push {{r4-r11, lr}}\n sub sp, #{}", self.frame()));
+        if let Some(addition) = &self.addition {
+            addition.prologue(a, self.frame());
+        }
         blocks.prologue(a);
         a.ops(&format!("str r0, [sp, #{X}]\n str r4, [sp, #{WIDE}]\n add r12, sp, #{FREE}"));
         for words in [8, 8, CONSTANTS - 16] {
@@ -256,6 +279,8 @@ impl Shape<'_> {
         ));
         a.label(2);
         a.passes((self.kernel[0] * self.slot() / 4) as u64, |a| a.ops("str r4, [r0], #4\n cmp r0, r1\n bne 2b"));
+        let parameter = self.frame() + PUSHED + if self.addition.is_some() { 4 } else { 0 };
+        a.op(format!("ldr r3, [sp, #{parameter}]"));
         blocks.begin_rows(a);
         a.label(3);
         a.passes(self.batch as u64, |a| {
@@ -289,7 +314,7 @@ impl Shape<'_> {
                  bne 3b"
             ));
         });
-        a.ops(&format!("add sp, #{FRAME}\n pop {{r4-r11, pc}}"));
+        a.ops(&format!("add sp, #{}\n pop {{r4-r11, pc}}", self.frame()));
         assembly
     }
 
@@ -384,32 +409,7 @@ impl Shape<'_> {
             self.fetch_planes(a, rows);
             return;
         }
-        let bytes = (self.copied() * self.channels) as u64;
-        a.ops("subs r2, #16\n blo 11f");
-        a.label(10);
-        a.total(rows * (bytes / 16), |a| {
-            a.ops(
-                "ldr r4, [r9], #4
-                 ldr r5, [r9], #4
-                 ldr r6, [r9], #4
-                 ldr r7, [r9], #4
-                 str r4, [r10], #4
-                 str r5, [r10], #4
-                 str r6, [r10], #4
-                 str r7, [r10], #4
-                 subs r2, #16
-                 bhs 10b",
-            );
-        });
-        a.label(11);
-        a.ops("adds r2, #12\n bmi 13f");
-        a.label(12);
-        a.total(rows * (bytes % 16 / 4), |a| a.ops("ldr r4, [r9], #4\n str r4, [r10], #4\n subs r2, #4\n bpl 12b"));
-        a.label(13);
-        a.ops("adds r2, #4\n beq 15f");
-        a.label(14);
-        a.total(rows * (bytes % 4), |a| a.ops("ldrb r4, [r9], #1\n strb r4, [r10], #1\n subs r2, #1\n bne 14b"));
-        a.label(15);
+        copy_text(a, rows, (self.copied() * self.channels) as u64);
     }
 
     /// The same where each channel is a plane.
@@ -547,6 +547,35 @@ impl Shape<'_> {
     }
 }
 
+/// Copies r2 bytes from r9 to r10, in `rows` runs of `bytes`. Destroys r4 to r7.
+pub fn copy_text(a: &mut Assembly, rows: u64, bytes: u64) {
+    a.ops("subs r2, #16\n blo 11f");
+    a.label(10);
+    a.total(rows * (bytes / 16), |a| {
+        a.ops(
+            "ldr r4, [r9], #4
+             ldr r5, [r9], #4
+             ldr r6, [r9], #4
+             ldr r7, [r9], #4
+             str r4, [r10], #4
+             str r5, [r10], #4
+             str r6, [r10], #4
+             str r7, [r10], #4
+             subs r2, #16
+             bhs 10b",
+        );
+    });
+    a.label(11);
+    a.ops("adds r2, #12\n bmi 13f");
+    a.label(12);
+    a.total(rows * (bytes % 16 / 4), |a| a.ops("ldr r4, [r9], #4\n str r4, [r10], #4\n subs r2, #4\n bpl 12b"));
+    a.label(13);
+    a.ops("adds r2, #4\n beq 15f");
+    a.label(14);
+    a.total(rows * (bytes % 4), |a| a.ops("ldrb r4, [r9], #1\n strb r4, [r10], #1\n subs r2, #1\n bne 14b"));
+    a.label(15);
+}
+
 /// Windows over one or two axes, all input channels; channels last, or planes as input.
 pub fn accepts(layer: &Layer, plan: &Plan) -> bool {
     Shape::of(layer, plan).is_some()
@@ -575,6 +604,7 @@ pub fn lead(layer: &Layer, plan: &Plan) -> Option<usize> {
 /// Builds the function.
 pub fn build(b: &mut LayerBuilder) {
     let Some(shape) = Shape::of(b.layer, b.plan) else { return };
-    b.pass("data", "Sizes, then for each block biases, weights and multipliers.", Elem::I32, shape.data());
+    b.pass("sizes", "Sizes, distances, zero points.", Elem::I32, shape.sizes());
+    b.pass("weights", "For each block of channels biases, weights and multipliers.", Elem::I32, shape.weights());
     b.assemble(shape.assembly());
 }

@@ -8,15 +8,18 @@ pub mod linear;
 pub mod mean;
 pub mod pointwise;
 mod products;
+pub mod winograd;
 
 use ptqc_target_runtimes::Feature;
 
 use crate::kernels::{Kernel, PORTABLE};
+use crate::plan::Goal;
 
 /// Condition of the C preprocessor under which they assemble.
 const DSP: &str = "defined(__ARM_FEATURE_DSP)";
 
-/// The kernels of this family.
+/// The kernels of this family. Those that add have texts of their own, of two to three kilobytes, to save two of six
+/// instructions for each element of a sum: that is for those who ask for speed.
 pub const KERNELS: &[Kernel] = &[
     Kernel {
         name: "dsp.conv",
@@ -25,6 +28,19 @@ pub const KERNELS: &[Kernel] = &[
         instructions: conv::instructions,
         scratch: conv::scratch,
         lead: conv::lead,
+        assembly: true,
+        build: conv::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.conv_add",
+        accepts: |layer, plan| layer.added.is_some() && conv::accepts(layer, plan),
+        needs: &[Feature::Dsp],
+        goal: Some(Goal::Speed),
+        instructions: conv::instructions,
+        scratch: conv::scratch,
+        lead: conv::lead,
+        adds: true,
         assembly: true,
         build: conv::build,
         ..PORTABLE
@@ -87,6 +103,32 @@ pub const KERNELS: &[Kernel] = &[
         lead: pointwise::lead,
         assembly: true,
         build: pointwise::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.pointwise_add",
+        accepts: |layer, plan| layer.added.is_some() && pointwise::accepts(layer, plan),
+        needs: &[Feature::Dsp],
+        goal: Some(Goal::Speed),
+        instructions: pointwise::instructions,
+        scratch: pointwise::scratch,
+        lead: pointwise::lead,
+        adds: true,
+        assembly: true,
+        build: pointwise::build,
+        ..PORTABLE
+    },
+    Kernel {
+        name: "dsp.winograd",
+        accepts: winograd::accepts,
+        needs: &[Feature::Dsp],
+        goal: Some(Goal::Speed),
+        instructions: winograd::instructions,
+        scratch: winograd::scratch,
+        lead: winograd::lead,
+        adds: true,
+        assembly: true,
+        build: winograd::build,
         ..PORTABLE
     },
 ];

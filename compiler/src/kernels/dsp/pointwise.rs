@@ -1,7 +1,7 @@
 //! Convolutions with windows of one tap: each pixel by itself.
 
 use super::DSP;
-use super::products::{Blocks, COLUMN, FREE, PATCH, Patches, Rows, Unpack, Y, steps};
+use super::products::{ADDITION_BYTES, Addition, Blocks, COLUMN, FREE, PATCH, Patches, Rows, Unpack, Y, steps};
 use crate::kernels::LayerBuilder;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
@@ -30,6 +30,7 @@ const FRAME: u32 = FREE + 48;
 struct Shape<'a> {
     conv: &'a QConv,
     rows: Rows,
+    addition: Option<Addition<'a>>,
     inputs: usize,
     outputs: usize,
     /// Rows of pixels that are evenly spaced.
@@ -53,7 +54,7 @@ impl Shape<'_> {
         let (x, y) = (plan.tensor(layer.operands[0]), plan.tensor(layer.result));
         let (input, output) = (x.ty.shape.dims(), y.ty.shape.dims());
         let window = &conv.window;
-        let plain = conv.groups == 1 && window.taps() == 1 && !window.pads(&input[2..]) && layer.added.is_none();
+        let plain = conv.groups == 1 && window.taps() == 1 && !window.pads(&input[2..]);
         if !plain || !channels_last(x) || !channels_last(y) {
             return None;
         }
@@ -69,7 +70,8 @@ impl Shape<'_> {
             _ => return None,
         };
         let rows = Rows::new(&conv.weighted, <[i8]>::to_vec)?;
-        Some(Shape { conv, rows, inputs, outputs, height, width, step, row_step })
+        let addition = Addition::of(layer, FRAME)?;
+        Some(Shape { conv, rows, addition, inputs, outputs, height, width, step, row_step })
     }
 
     /// Pairs of pixels; the second of the last pair of a row may be missing.
@@ -77,13 +79,24 @@ impl Shape<'_> {
         (self.height * self.width.div_ceil(2)) as u64
     }
 
-    fn blocks(&self) -> Blocks {
+    /// Bytes of the frame; an addition has its words behind the others.
+    fn frame(&self) -> u32 {
+        if self.addition.is_some() { FRAME + ADDITION_BYTES } else { FRAME }
+    }
+
+    fn blocks(&self) -> Blocks<'_> {
         let patches = Patches {
             steps: steps(self.inputs).len(),
             pairs: (self.height * (self.width / 2)) as u64,
             alone: (self.height * (self.width % 2)) as u64,
         };
-        Blocks { channels: self.outputs, style: self.rows.style(), patches: vec![patches], skips: None }
+        Blocks {
+            channels: self.outputs,
+            style: self.rows.style(),
+            patches: vec![patches],
+            skips: None,
+            addition: self.addition,
+        }
     }
 
     fn unpack(&self) -> Unpack {
@@ -92,7 +105,8 @@ impl Shape<'_> {
 
     fn data(&self) -> Vec<i64> {
         let sizes = [self.width, self.height, self.step, self.row_step].map(|size| size as i64);
-        let mut data = vec![self.outputs as i64];
+        let mut data: Vec<i64> = self.addition.iter().flat_map(|addition| addition.head()).collect();
+        data.push(self.outputs as i64);
         data.extend(self.rows.head());
         data.extend(self.blocks().head());
         data.extend(self.unpack().head(self.conv.weighted.input_zero));
@@ -109,8 +123,11 @@ impl Shape<'_> {
                 .to_owned(),
         ];
         let (blocks, unpack) = (self.blocks(), self.unpack());
-        let mut a = Assembly::new(format!("pointwise{}", blocks.style.suffix()), doc, DSP);
-        a.ops(&format!("push {{r4-r11, lr}}\n sub sp, #{FRAME}"));
+        let mut a = Assembly::new(format!("pointwise{}", blocks.suffix()), doc, DSP);
+        a.ops(&format!("push {{r4-r11, lr}}\n sub sp, #{}", self.frame()));
+        if let Some(addition) = &self.addition {
+            addition.prologue(&mut a, self.frame());
+        }
         blocks.prologue(&mut a);
         a.ops(&format!("str r4, [sp, #{WIDE}]\n ldm r3!, {{r4-r11}}"));
         unpack.loop_address(&mut a, "r12");
@@ -145,7 +162,7 @@ impl Shape<'_> {
                  bne 2b"
             ));
         });
-        a.ops(&format!("add sp, #{FRAME}\n pop {{r4-r11, pc}}"));
+        a.ops(&format!("add sp, #{}\n pop {{r4-r11, pc}}", self.frame()));
         a
     }
 

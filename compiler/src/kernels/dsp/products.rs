@@ -8,7 +8,9 @@
 
 use crate::ir::{Clamp, Interval};
 use crate::kernels::common::factor;
+use crate::ops::add::QAdd;
 use crate::ops::weighted::{Channel, Weighted};
+use crate::plan::{Added, Layer};
 use crate::program::Assembly;
 
 /// The largest sum of a channel whose weights are the high bytes.
@@ -30,8 +32,10 @@ const ALONE_BYTES: u64 = 8 * 4;
 /// An output channel: its weights in the order of the patch, and what becomes of the sum.
 #[derive(Debug, Clone)]
 pub struct Row {
-    weights: Vec<i8>,
-    bias: i64,
+    /// The weights.
+    pub weights: Vec<i8>,
+    /// Where the sum begins.
+    pub bias: i64,
     factor: i64,
 }
 
@@ -103,8 +107,7 @@ impl Rows {
             let word = |bytes: &[u8]| i64::from(i32::from_le_bytes(std::array::from_fn(|i| bytes[i])));
             let sum: i64 = row.weights.iter().map(|&weight| i64::from(weight)).sum();
             let bias = row.bias - i64::from(input_zero) * sum;
-            let scale = if self.style.doubled { 1 } else { 2 };
-            let ends = [i64::from(bias as i32), scale * row.factor];
+            let ends = [i64::from(bias as i32), self.multiplier(row)];
             padded.chunks_exact(4).map(word).chain(ends).collect::<Vec<_>>()
         };
         self.rows.iter().flat_map(channel).collect()
@@ -123,6 +126,21 @@ impl Rows {
     /// How the text differs.
     pub fn style(&self) -> Style {
         self.style
+    }
+
+    /// One for each channel.
+    pub fn channels(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// What the text multiplies the sums of a channel with.
+    pub fn multiplier(&self, row: &Row) -> i64 {
+        if self.style.doubled { row.factor } else { 2 * row.factor }
+    }
+
+    /// Zero point of the result and the clamp.
+    pub fn bounds(&self) -> (i64, [i64; 2]) {
+        (self.output_zero.into(), [self.clamp.lo.into(), self.clamp.hi.into()])
     }
 
     /// Zero point and rounding of both kinds of sums, and the clamp: the first words that the text reads.
@@ -153,8 +171,7 @@ impl Rows {
                 half(first) | half(second) << 16
             }));
         }
-        let scale = if self.style.doubled { 1 } else { 2 };
-        words.extend(pairs.iter().flatten().map(|row| row.map_or(0, |row| scale * row.factor)));
+        words.extend(pairs.iter().flatten().map(|row| row.map_or(0, |row| self.multiplier(row))));
         words.into_iter().map(|word| i64::from(word as i32)).collect()
     }
 }
@@ -187,31 +204,54 @@ impl Style {
         }
     }
 
+    /// By how much sums that are four times too large are shifted by [`Self::requantize_shifted`].
+    pub fn fourfold_shift(self) -> u32 {
+        if self.doubled { 1 } else { 2 }
+    }
+
     /// Sums of a low or high channel become results. Takes the multiplier in a register, and zero points in r12 (low) and
     /// lr (high); destroys r0. `bounds` are where the frame has the clamp.
     pub fn requantize(self, a: &mut Assembly, high: bool, sums: &[&str], multiplier: &str, bounds: [u32; 2]) {
-        for &sum in sums {
-            if self.doubled && !high {
-                a.op(format!("add.w {sum}, {sum}, {sum}"));
-            }
-            match high {
-                false => a.op(format!("smmlar {sum}, {sum}, {multiplier}, r12")),
-                true => a.op(format!("smmla {sum}, {sum}, {multiplier}, lr")),
-            }
+        if high {
+            self.requantize_shifted(a, sums, multiplier, self.high_shift(), "r0", bounds);
+            return;
         }
-        for sum in sums {
-            match high {
-                false => a.op(format!("ssat {sum}, #8, {sum}")),
-                true => a.op(format!("ssat {sum}, #8, {sum}, asr #{}", self.high_shift())),
-            }
+        if self.doubled {
+            sums.iter().for_each(|sum| a.op(format!("add.w {sum}, {sum}, {sum}")));
         }
+        sums.iter().for_each(|sum| a.op(format!("smmlar {sum}, {sum}, {multiplier}, r12")));
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}")));
+        self.clamp(a, sums, "r0", bounds);
+    }
+
+    /// Sums that are too large by a power of two become results: the product with the multiplier is shifted by `shift`
+    /// once its low half has been dropped. lr is the zero point and one half, both shifted to the left as far.
+    pub fn requantize_shifted(
+        self,
+        a: &mut Assembly,
+        sums: &[&str],
+        multiplier: &str,
+        shift: u32,
+        free: &str,
+        bounds: [u32; 2],
+    ) {
+        sums.iter().for_each(|sum| a.op(format!("smmla {sum}, {sum}, {multiplier}, lr")));
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}, asr #{shift}")));
+        self.clamp(a, sums, free, bounds);
+    }
+
+    fn clamp(self, a: &mut Assembly, sums: &[&str], free: &str, bounds: [u32; 2]) {
         if self.clamped {
-            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
-                a.op(format!("ldr r0, [sp, #{slot}]"));
-                for sum in sums {
-                    a.ops(&format!("cmp {sum}, r0\n it {condition}\n mov{condition} {sum}, r0"));
-                }
-            }
+            clamp_text(a, sums, free, bounds);
+        }
+    }
+}
+
+fn clamp_text(a: &mut Assembly, sums: &[&str], free: &str, bounds: [u32; 2]) {
+    for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
+        a.op(format!("ldr {free}, [sp, #{slot}]"));
+        for sum in sums {
+            a.ops(&format!("cmp {sum}, {free}\n it {condition}\n mov{condition} {sum}, {free}"));
         }
     }
 }
@@ -230,14 +270,110 @@ impl Style {
         }
         sums.iter().for_each(|sum| a.op(format!("smmlar {sum}, {sum}, r12, lr")));
         sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}")));
-        if self.clamped {
-            for (slot, condition) in bounds.into_iter().zip(["lt", "gt"]) {
-                a.op(format!("ldr.w lr, [sp, #{slot}]"));
-                for sum in sums {
-                    a.ops(&format!("cmp {sum}, lr\n it {condition}\n mov{condition} {sum}, lr"));
-                }
+        self.clamp(a, sums, "lr", bounds);
+    }
+}
+
+/// A sum with another tensor that lies as the result does: results become
+/// `clamp((result * own + other * factor + offset) >> shift)` before they are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Addition<'a> {
+    add: &'a QAdd,
+    /// Which term is the result.
+    port: usize,
+    /// Where the frame has its words, [`ADDITION_BYTES`] of them.
+    frame: u32,
+}
+
+/// Bytes of the registers that functions save above their frame; parameters on the stack follow.
+pub const PUSHED: u32 = 36;
+
+/// What an addition needs of a frame: factor of the result, offset, factor of the other tensor, distance from the result
+/// to the other tensor, the clamp.
+pub const ADDITION_BYTES: u32 = 24;
+
+impl<'a> Addition<'a> {
+    /// The addition of a layer, with its words at this offset of the frame. `None` if it cannot be computed like this.
+    pub fn of(layer: &'a Layer, frame: u32) -> Option<Option<Addition<'a>>> {
+        let Some(Added { add, port }) = &layer.added else { return Some(None) };
+        let offset = i32::try_from(add.sum.offset).is_ok();
+        let possible = offset && !add.precision.wide && (1..32).contains(&add.precision.shift);
+        // Of a tensor that is operand and term at the same time, the function gets one address.
+        let apart = layer.operands.first() != layer.operands.last();
+        (possible && apart).then_some(Some(Addition { add, port: *port, frame }))
+    }
+
+    fn clamped(&self) -> bool {
+        self.add.clamp.lo > -128 || self.add.clamp.hi < 127
+    }
+
+    /// Added to a kernel's name, so that the names of different texts differ.
+    pub fn suffix(&self) -> String {
+        format!("_add_{}{}", self.add.precision.shift, if self.clamped() { "_clamped" } else { "" })
+    }
+
+    /// The first words of the constants.
+    pub fn head(&self) -> [i64; 5] {
+        let factors = &self.add.sum.factors;
+        let clamp = self.add.clamp;
+        let own = factors[self.port].into();
+        [own, self.add.sum.offset, factors[1 - self.port].into(), clamp.lo.into(), clamp.hi.into()]
+    }
+
+    /// Reads these words. The function's parameters are the operand, the other tensor, the result, the working memory and,
+    /// on the stack above its frame and nine registers, the constants. Leaves the parameters in r0 to r3 without the other
+    /// tensor.
+    pub fn prologue(&self, a: &mut Assembly, frame_bytes: u32) {
+        let at = self.frame;
+        a.ops(&format!(
+            "sub r8, r1, r2
+             mov r1, r2
+             mov r2, r3
+             ldr r3, [sp, #{}]
+             ldm r3!, {{r4-r7, r9}}
+             strd r4, r5, [sp, #{at}]
+             strd r6, r8, [sp, #{}]
+             strd r7, r9, [sp, #{}]",
+            frame_bytes + PUSHED,
+            at + 8,
+            at + 16,
+        ));
+    }
+
+    /// Results become sums without the other tensor. Destroys `free`.
+    pub fn begin(&self, a: &mut Assembly, results: &[&str], free: [&str; 2]) {
+        let [own, offset] = free;
+        a.op(format!("ldrd {own}, {offset}, [sp, #{}]", self.frame));
+        results.iter().for_each(|result| a.op(format!("mla {result}, {result}, {own}, {offset}")));
+    }
+
+    /// The factor of the other tensor, and its address, where the results are at the address `result`.
+    pub fn other(&self, a: &mut Assembly, [factor, address]: [&str; 2], result: &str) {
+        a.ops(&format!("ldrd {factor}, {address}, [sp, #{}]\n add {address}, {result}", self.frame + 8));
+    }
+
+    /// Sums become results. Destroys `free`.
+    pub fn end(&self, a: &mut Assembly, sums: &[&str], free: &str) {
+        let shift = self.add.precision.shift;
+        sums.iter().for_each(|sum| a.op(format!("ssat {sum}, #8, {sum}, asr #{shift}")));
+        if self.clamped() {
+            clamp_text(a, sums, free, [self.frame + 16, self.frame + 20]);
+        }
+    }
+
+    /// Adds to the results of neighbouring channels, each in its columns: one, or the first and the second. r10 is the
+    /// address of the first result and r11 the distance of columns; destroys r0, r12 and lr.
+    fn text(&self, a: &mut Assembly, channels: &[&[&str]]) {
+        let all: Vec<&str> = channels.iter().copied().flatten().copied().collect();
+        self.begin(a, &all, ["r12", "lr"]);
+        self.other(a, ["r12", "lr"], "r10");
+        for &columns in channels {
+            for (column, sum) in columns.iter().enumerate().rev() {
+                let address = if column == 0 { "[lr], #1" } else { "[lr, r11]" };
+                a.ops(&format!("ldrsb r0, {address}\n mla {sum}, r0, r12, {sum}"));
             }
         }
+        self.end(a, &all, "r0");
     }
 }
 
@@ -268,7 +404,7 @@ pub const FREE: u32 = 60;
 
 /// Shape of the work of a function: what is known when the text is written is in its counts only.
 #[derive(Debug, Clone)]
-pub struct Blocks {
+pub struct Blocks<'a> {
     /// Output channels.
     pub channels: usize,
     /// Differences of text.
@@ -278,6 +414,8 @@ pub struct Blocks {
     /// Offsets in the frame of what is added to the address of the weights of four channels before the steps and behind
     /// them, where a patch is shorter than the rows.
     pub skips: Option<(u32, u32)>,
+    /// What is added to the results.
+    pub addition: Option<Addition<'a>>,
 }
 
 /// Patches of one size.
@@ -291,7 +429,7 @@ pub struct Patches {
     pub alone: u64,
 }
 
-impl Blocks {
+impl Blocks<'_> {
     /// Steps of the longest patch, that is of a row.
     pub fn steps(&self) -> usize {
         self.patches.iter().map(|patches| patches.steps).max().unwrap_or(0)
@@ -320,6 +458,11 @@ impl Blocks {
 
     fn is_odd(&self) -> bool {
         self.channels % 2 == 1
+    }
+
+    /// Added to a kernel's name, so that the names of different texts differ.
+    pub fn suffix(&self) -> String {
+        format!("{}{}", self.style.suffix(), self.addition.map_or(String::new(), |addition| addition.suffix()))
     }
 
     /// Words that [`Self::prologue`] reads: bytes of the patch, entries of the loops, bytes of the rows.
@@ -417,22 +560,39 @@ impl Blocks {
             self.skip(a, |(_, behind)| behind, "");
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n sub r5, r5, r4\n sub r9, r9, r8");
-            // Registers of sums that are stored take the multipliers that follow.
-            let channels = [(["r2", "r6"], "r0"), (["r3", "r7"], "r0"), (["r4", "r8"], "r2"), (["r5", "r9"], "r6")];
-            for (index, (sums, multiplier)) in channels.into_iter().enumerate() {
-                match index {
-                    0 => a.op("ldr r0, [r1], #4"),
-                    1 => a.op("ldm r1!, {r0, r2, r6}"),
-                    _ => {}
-                }
-                self.style.requantize(a, index % 2 == 1, &sums, multiplier, [LO, HI]);
-                store(a, sums);
+            match &self.addition {
+                None => self.store_fours(a),
+                Some(addition) => self.add_fours(a, addition),
             }
             a.op(format!("str r10, [sp, #{Y}]"));
         });
         a.label(33);
         a.total(fours + pairs, |a| a.ops(&format!("ldr r10, [sp, #{FOURS_END}]\n cmp r1, r10\n bne 30b")));
         self.twos_text(a);
+    }
+
+    fn store_fours(&self, a: &mut Assembly) {
+        // Registers of sums that are stored take the multipliers that follow.
+        let channels = [(["r2", "r6"], "r0"), (["r3", "r7"], "r0"), (["r4", "r8"], "r2"), (["r5", "r9"], "r6")];
+        for (index, (sums, multiplier)) in channels.into_iter().enumerate() {
+            match index {
+                0 => a.op("ldr r0, [r1], #4"),
+                1 => a.op("ldm r1!, {r0, r2, r6}"),
+                _ => {}
+            }
+            self.style.requantize(a, index % 2 == 1, &sums, multiplier, [LO, HI]);
+            store(a, sums);
+        }
+    }
+
+    fn add_fours(&self, a: &mut Assembly, addition: &Addition) {
+        let channels = [["r2", "r6"], ["r3", "r7"], ["r4", "r8"], ["r5", "r9"]];
+        for (index, sums) in channels.iter().enumerate() {
+            a.op("ldr r0, [r1], #4");
+            self.style.requantize(a, index % 2 == 1, sums, "r0", [LO, HI]);
+        }
+        addition.text(a, &channels.each_ref().map(|sums| &sums[..]));
+        channels.into_iter().for_each(|sums| store(a, sums));
     }
 
     /// Blocks of four channels with one column: r2 acc0, r3 256 acc1 + acc0, r4, r5 likewise.
@@ -470,7 +630,13 @@ impl Blocks {
                 [(false, "r2", "r0"), (true, "r3", "r6"), (false, "r4", "r7"), (true, "r5", "r8")]
             {
                 self.style.requantize(a, high, &[sum], multiplier, [LO, HI]);
-                a.op(format!("strb {sum}, [r10], #1"));
+                if self.addition.is_none() {
+                    a.op(format!("strb {sum}, [r10], #1"));
+                }
+            }
+            if let Some(addition) = &self.addition {
+                addition.text(a, &[&["r2"], &["r3"], &["r4"], &["r5"]]);
+                ["r2", "r3", "r4", "r5"].iter().for_each(|sum| a.op(format!("strb {sum}, [r10], #1")));
             }
             a.op(format!("str r10, [sp, #{Y}]"));
         });
@@ -516,11 +682,18 @@ impl Blocks {
             self.load_places(a);
             a.ops("sub r3, r3, r2\n sub r7, r7, r6\n ldm r1!, {r0, r4}");
             self.style.requantize(a, false, &["r2", "r6"], "r0", [LO, HI]);
+            if let Some(addition) = &self.addition {
+                addition.text(a, &[&["r2", "r6"]]);
+                a.op(format!("ldr.w lr, [sp, #{}]", ZERO + 4));
+            }
             store(a, ["r2", "r6"]);
             a.ops(&format!("ldr r0, [sp, #{ODD_END}]\n cmp r1, r0\n beq 42f"));
         });
         a.total(twos - if self.is_odd() { columns } else { 0 }, |a| {
             self.style.requantize(a, true, &["r3", "r7"], "r4", [LO, HI]);
+            if let Some(addition) = &self.addition {
+                addition.text(a, &[&["r3", "r7"]]);
+            }
             store(a, ["r3", "r7"]);
         });
         a.label(42);

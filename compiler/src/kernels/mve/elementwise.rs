@@ -40,7 +40,8 @@ pub fn build_table(b: &mut LayerBuilder) {
     let mut words = Words::default();
     words.size(elements);
     // In the order of the bytes without sign.
-    words.weights(op.entries[128..].iter().chain(&op.entries[..128]).copied());
+    // Results are of 8 bits.
+    words.weights(op.entries[128..].iter().chain(&op.entries[..128]).map(|&entry| entry as i8));
     b.pass("constants", "Number of elements; results for 0 to 127, then for -128 to -1.", Elem::U32, words.finish());
     b.assemble(table(elements));
 }

@@ -64,7 +64,7 @@ pub fn channel(weighted: &Weighted, channel_idx: usize) -> (i64, i64) {
     let channel = &weighted.channels[channel_idx];
     match doubled(channel.multiplier) {
         Some(factor) if !is_constant(weighted, channel_idx) => (i64::from(channel.bias), factor),
-        _ => (4 * i64::from(weighted.finish(channel_idx, channel.bias) - weighted.output_zero), 1 << 30),
+        _ => (4 * i64::from(weighted.finish(channel_idx, channel.bias.into()) - weighted.output_zero), 1 << 30),
     }
 }
 

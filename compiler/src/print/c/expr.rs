@@ -70,7 +70,7 @@ pub fn literal(ty: Type, value: i64) -> (String, Strength) {
 /// A literal in an array.
 pub fn element(elem: Elem, value: i64) -> String {
     match elem {
-        Elem::I8 | Elem::U8 | Elem::I16 => value.to_string(),
+        Elem::I4 | Elem::I8 | Elem::U8 | Elem::I16 => value.to_string(),
         Elem::I32 => literal(Type::I32, value).0,
         Elem::U32 => literal(Type::U32, value).0,
         Elem::I64 => literal(Type::I64, value).0,
@@ -88,6 +88,9 @@ pub fn print(names: &dyn Names, expr: &Expr) -> (String, Strength) {
         Expr::Const(ty, value) => literal(*ty, *value),
         Expr::Reg(reg) => (names.reg(*reg).to_owned(), Strength::Primary),
         Expr::Index(index) => affine(names, index),
+        Expr::Load(buffer, Index::Affine(index)) if names.elem(*buffer) == Elem::I4 => {
+            (half_byte(names, *buffer, index), Strength::Primary)
+        }
         Expr::Load(buffer, index) => {
             let index = match index {
                 Index::Affine(index) => affine(names, index).0,
@@ -135,6 +138,20 @@ pub fn print(names: &dyn Names, expr: &Expr) -> (String, Strength) {
         }
         Expr::Call { intrinsic, args, .. } => (call(names, intrinsic, args), Strength::Primary),
         Expr::Address(it) => (address(names, it), Strength::Primary),
+    }
+}
+
+/// An element of four bits: the low half of a byte with its sign extended, or the high half.
+fn half_byte(names: &dyn Names, buffer: Buffer, index: &Affine) -> String {
+    let buffer = names.buffer(buffer);
+    let byte = |index: &Affine| format!("{buffer}[{}]", affine(names, index).0);
+    match index.halved() {
+        Some((index, false)) => format!("((({} & 15) ^ 8) - 8)", byte(&index)),
+        Some((index, true)) => format!("({} >> 4)", byte(&index)),
+        None => {
+            let index = at_least(affine(names, index), Strength::Prefix);
+            format!("(((({buffer}[{index} >> 1] >> ({index} % 2 * 4)) & 15) ^ 8) - 8)")
+        }
     }
 }
 

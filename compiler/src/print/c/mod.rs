@@ -42,7 +42,7 @@ fn render(template: &impl Template) -> String {
 /// The C type of an element in memory.
 pub fn c_type(elem: Elem) -> &'static str {
     match elem {
-        Elem::I8 => "int8_t",
+        Elem::I4 | Elem::I8 => "int8_t",
         Elem::U8 => "uint8_t",
         Elem::I16 => "int16_t",
         Elem::I32 => "int32_t",
@@ -135,12 +135,13 @@ fn constant(interface: &Interface) -> &'static str {
 }
 
 fn array(program: &Program, blob: &Blob) -> templates::Array {
+    let (elem, values) = blob.stored();
     templates::Array {
         symbol: format!("{}_{}", program.name, blob.name),
-        c_type: c_type(blob.elem),
-        len: blob.data.len(),
+        c_type: c_type(elem),
+        len: values.len(),
         doc: comment_line(&blob.doc),
-        lines: number_lines(blob, LINE, |value| expr::element(blob.elem, value)),
+        lines: number_lines(&values, LINE, |value| expr::element(elem, value)),
     }
 }
 
@@ -238,7 +239,7 @@ fn arena_pointer(arg: &Arg, elem: Elem, access: Access) -> String {
     let constant = if access == Access::Read { "const " } else { "" };
     match elem {
         Elem::U8 => bytes,
-        Elem::I8 | Elem::I16 | Elem::I32 | Elem::U32 | Elem::I64 => {
+        Elem::I4 | Elem::I8 | Elem::I16 | Elem::I32 | Elem::U32 | Elem::I64 => {
             let cast = format!("({constant}{} *)({constant}void *)", c_type(elem));
             if bytes == "arena" { format!("{cast}{bytes}") } else { format!("{cast}({bytes})") }
         }

@@ -54,7 +54,7 @@ impl Names<'_> {
 /// The type of an element in memory.
 pub fn elem_type(elem: Elem) -> &'static str {
     match elem {
-        Elem::I8 => "i8",
+        Elem::I4 | Elem::I8 => "i8",
         Elem::U8 => "u8",
         Elem::I16 => "i16",
         Elem::I32 => "i32",
@@ -210,10 +210,27 @@ fn cast(names: &Names, ty: Type, a: &Expr) -> (String, Strength) {
 }
 
 fn load(names: &Names, buffer: Buffer, index: &Index) -> (String, Strength) {
+    if let (Elem::I4, Index::Affine(index)) = (names.scope.extent(buffer).0, index) {
+        return (half_byte(names, buffer, index), Strength::Primary);
+    }
     let element = element(names, buffer, index);
     match names.scope.extent(buffer).0 {
-        Elem::I8 | Elem::U8 | Elem::I16 => (format!("i32::from({element})"), Strength::Primary),
+        Elem::I4 | Elem::I8 | Elem::U8 | Elem::I16 => (format!("i32::from({element})"), Strength::Primary),
         Elem::I32 | Elem::U32 | Elem::I64 => (element, Strength::Primary),
+    }
+}
+
+/// An element of four bits: the low half of a byte with its sign extended, or the high half.
+fn half_byte(names: &Names, buffer: Buffer, index: &Affine) -> String {
+    let buffer = names.buffer(buffer);
+    let byte = |index: &Affine| format!("{buffer}[{}]", position(names, index));
+    match index.halved() {
+        Some((index, false)) => format!("i32::from({} << 4 >> 4)", byte(&index)),
+        Some((index, true)) => format!("i32::from({} >> 4)", byte(&index)),
+        None => {
+            let index = position(names, index);
+            format!("i32::from({buffer}[({index}) / 2] << (4 - ({index}) % 2 * 4) >> 4)")
+        }
     }
 }
 

@@ -79,9 +79,10 @@ fn weights(program: &Program, interface: &Interface) -> String {
     let section = interface.weights.rust_section();
     let section = section.map_or(String::new(), |section| format!("#[link_section = \"{section}\"]\n"));
     for blob in &program.blobs {
-        let (name, elem, len) = (static_name(&blob.name), elem_type(blob.elem), blob.data.len());
+        let (elem, values) = blob.stored();
+        let (name, elem, len) = (static_name(&blob.name), elem_type(elem), values.len());
         let lines: String =
-            number_lines(blob, LINE, |value| value.to_string()).iter().map(|line| format!("    {line}\n")).collect();
+            number_lines(&values, LINE, |value| value.to_string()).iter().map(|line| format!("    {line}\n")).collect();
         text += &format!(
             "\n/// {}\n{section}#[rustfmt::skip]\npub static {name}: [{elem}; {len}] = [\n{lines}];\n",
             plain_text(&blob.doc)

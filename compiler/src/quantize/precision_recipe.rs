@@ -1,0 +1,137 @@
+//! Precisions as a file that people write and edit, by convention `MODEL.recipe.toml`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::precision::{LayerPrecision, Precisions};
+use crate::diag::{Code, Diagnostic, Result};
+use crate::ir::DType;
+
+/// The contents of a recipe; what is missing is left to the command line, and then to the defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrecisionRecipe {
+    /// Type of all activations.
+    pub activations: Option<DType>,
+    /// Type of all weights.
+    pub weights: Option<DType>,
+    /// Exceptions for ONNX tensors.
+    pub tensors: BTreeMap<String, DType>,
+    /// Exceptions for ONNX nodes.
+    pub layers: BTreeMap<String, LayerPrecision>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    activations: Option<Activations>,
+    weight_bits: Option<u8>,
+    #[serde(default)]
+    layers: BTreeMap<String, Layer>,
+    #[serde(default)]
+    tensors: BTreeMap<String, Tensor>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+enum Activations {
+    #[serde(rename = "int8")]
+    Int8,
+    #[serde(rename = "int16")]
+    Int16,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    activations: Option<Activations>,
+    weight_bits: Option<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tensor {
+    activations: Activations,
+}
+
+impl Activations {
+    fn dtype(self) -> DType {
+        match self {
+            Activations::Int8 => DType::I8,
+            Activations::Int16 => DType::I16,
+        }
+    }
+}
+
+/// The type of weights with so many bits.
+pub fn weight_type(bits: u8) -> Result<DType> {
+    match bits {
+        8 => Ok(DType::I8),
+        4 => Ok(DType::I4),
+        other => Err(Diagnostic::error(Code::RecipeFile, format!("there are no weights of {other} bits"))
+            .help("weight_bits is 8 or 4")
+            .into()),
+    }
+}
+
+impl PrecisionRecipe {
+    /// Reads a recipe.
+    ///
+    /// Errors: text that is no TOML, keys that a recipe does not have, values that are none of those allowed.
+    pub fn from_toml(text: &str) -> Result<PrecisionRecipe> {
+        let file: File = toml::from_str(text).map_err(|error| not_a_recipe(text, &error))?;
+        let bits = |bits: Option<u8>| bits.map(weight_type).transpose();
+        let layer = |(name, layer): (String, Layer)| {
+            let weights = bits(layer.weight_bits)?;
+            Ok((name, LayerPrecision { activations: layer.activations.map(Activations::dtype), weights }))
+        };
+        Ok(PrecisionRecipe {
+            activations: file.activations.map(Activations::dtype),
+            weights: bits(file.weight_bits)?,
+            layers: file.layers.into_iter().map(layer).collect::<Result<_>>()?,
+            tensors: file.tensors.into_iter().map(|(name, tensor)| (name, tensor.activations.dtype())).collect(),
+        })
+    }
+
+    /// The same as text.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::from("# Precision of activations and weights, by the names of the ONNX model.\n");
+        let types = |activations: Option<DType>, weights: Option<DType>| {
+            let activations = activations.map(|dtype| format!("activations = \"{dtype}\"\n"));
+            let weights = weights.map(|dtype| format!("weight_bits = {}\n", dtype.bits()));
+            [activations, weights].into_iter().flatten().collect::<String>()
+        };
+        text += &types(self.activations, self.weights);
+        for (name, layer) in &self.layers {
+            text += &format!("\n[layers.{}]\n{}", quote(name), types(layer.activations, layer.weights));
+        }
+        for (name, &dtype) in &self.tensors {
+            text += &format!("\n[tensors.{}]\n{}", quote(name), types(Some(dtype), None));
+        }
+        text
+    }
+
+    /// The precisions of a model; what the recipe leaves open is `activations` and `weights`, or else 8 bits.
+    pub fn precisions(self, activations: Option<DType>, weights: Option<DType>) -> Precisions {
+        Precisions {
+            activations: activations.or(self.activations).unwrap_or(DType::I8),
+            weights: weights.or(self.weights).unwrap_or(DType::I8),
+            tensors: self.tensors,
+            layers: self.layers,
+        }
+    }
+}
+
+/// A name as a key.
+fn quote(name: &str) -> String {
+    toml::Value::String(name.to_owned()).to_string()
+}
+
+fn not_a_recipe(text: &str, error: &toml::de::Error) -> Diagnostic {
+    let message = error.message().trim_end();
+    let line = error.span().map(|span| text.bytes().take(span.start).filter(|&byte| byte == b'\n').count() + 1);
+    let message = line.map_or(message.to_owned(), |line| format!("line {line}: {message}"));
+    Diagnostic::error(Code::RecipeFile, message).help(
+        "a recipe has `activations` (\"int8\" or \"int16\") and `weight_bits` (8 or 4), for the whole model and in tables \
+         like [layers.\"/conv1/Conv\"]; tables like [tensors.\"/conv1/Relu_output_0\"] have `activations`",
+    )
+}
