@@ -43,6 +43,27 @@ pub struct Header {
     pub caller_arena: bool,
     /// The entry point without semicolon.
     pub prototype: String,
+    /// What is kept between inferences.
+    pub states: Vec<State>,
+    /// The entry point that keeps it, without semicolon.
+    pub step: String,
+}
+
+/// An input that is an output of the inference before.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The input's parameter.
+    pub input: String,
+    /// The output's parameter.
+    pub output: String,
+    /// Names in the ONNX model.
+    pub onnx_names: [String; 2],
+    /// C element type.
+    pub c_type: &'static str,
+    /// Number of elements.
+    pub len: usize,
+    /// The integer that stands for 0.
+    pub zero_point: i32,
 }
 
 /// A constant array.
@@ -194,6 +215,12 @@ pub struct Source {
     pub static_arena: bool,
     /// Parameters of the entry point that no call needs.
     pub unused_parameters: Vec<String>,
+    /// What is kept between inferences.
+    pub states: Vec<State>,
+    /// The entry point that keeps it, without semicolon.
+    pub step: String,
+    /// Arguments of the entry point that it calls.
+    pub step_arguments: String,
 }
 
 /// `CMakeLists.txt`.

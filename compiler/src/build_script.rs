@@ -77,6 +77,7 @@ pub struct Build {
     name: Option<String>,
     weights: WeightsMemory,
     weights_section: Option<String>,
+    states: Vec<(String, String)>,
     float_helpers: bool,
     out_dir: Option<PathBuf>,
 }
@@ -115,6 +116,7 @@ impl Build {
             name: None,
             weights: WeightsMemory::default(),
             weights_section: None,
+            states: vec![],
             float_helpers: false,
             out_dir: None,
         }
@@ -123,6 +125,12 @@ impl Build {
     /// The ranges of the tensors, which `ptqc calibrate` has written. The build is then a pure function of its files.
     pub fn ranges(&mut self, file: impl Into<PathBuf>) -> &mut Build {
         self.ranges = Some(file.into());
+        self
+    }
+
+    /// Keeps `input` between inferences: at each it is what `output` was at the one before. Call it once for each state.
+    pub fn state(&mut self, input: impl Into<String>, output: impl Into<String>) -> &mut Build {
+        self.states.push((input.into(), output.into()));
         self
     }
 
@@ -280,6 +288,7 @@ impl Build {
             arena: if self.language == Language::C { ArenaMode::Caller } else { self.arena },
             name: symbol_prefix(self.name.as_deref(), &self.model)?,
             weights: weights(self.weights, self.weights_section.as_deref())?,
+            states: self.states.clone(),
             float_helpers: self.float_helpers,
         };
         let in_model = |problems: Diagnostics| problems.in_file(self.model.display());

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::calibrate::{Calibrator, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
-use crate::front::{self, ExternalFiles, FloatRunner, Model};
+use crate::front::{self, ExternalFiles, FloatRunner, Insides, Model};
 use crate::ir::{Checked, Float, Graph, Quant};
 use crate::kernels;
 use crate::lower::{self, Lowered, PlannedVariant};
@@ -16,6 +16,7 @@ use crate::plan::{self, CheckedPlan, Goal};
 use crate::print::{ArenaMode, Bundle, Interface, Language, TensorInfo, Weights};
 use crate::quantize::Settings;
 use crate::report::{self, Provenance, Report};
+use crate::states::{self, State};
 use crate::{optimize, passes, quantize};
 
 /// One sample: an array for each input of the model, row-major.
@@ -46,11 +47,13 @@ pub fn calibrate(
     tick: &(dyn Fn() + Sync),
 ) -> diag::Result<(Calibrator, u64)> {
     let runner = model.tapped_runner()?;
-    let empty = Calibrator::new(runner.names().iter().cloned()).watching(model.inputs.iter().map(|input| &input.name));
+    let insides = Insides::of(&model.graph, runner.names());
+    let names = runner.names().iter().cloned().chain(insides.names());
+    let empty = Calibrator::new(names).watching(model.inputs.iter().map(|input| &input.name));
     let samples = Mutex::new((samples, 0u64));
     let threads = rayon::current_num_threads();
     let results: Vec<diag::Result<Calibrator>> =
-        rayon::broadcast(|_| calibrate_thread(&runner, empty.clone(), &samples, tick))
+        rayon::broadcast(|_| calibrate_thread((&runner, &insides), empty.clone(), &samples, tick))
             .into_iter()
             .take(threads)
             .collect();
@@ -64,7 +67,7 @@ pub fn calibrate(
 }
 
 fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
-    runner: &FloatRunner,
+    (runner, insides): (&FloatRunner, &Insides),
     mut calibrator: Calibrator,
     samples: &Mutex<(I, u64)>,
     tick: &(dyn Fn() + Sync),
@@ -78,7 +81,8 @@ fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
             next
         };
         let Some(sample) = next else { return Ok(calibrator) };
-        for (index, values) in state.run(&sample?)?.iter().enumerate() {
+        let tensors = state.run(&sample?)?;
+        for (index, values) in tensors.iter().chain(&insides.values(&tensors)).enumerate() {
             calibrator.observe(index, values)?;
         }
         tick();
@@ -113,6 +117,8 @@ pub struct Options<'a> {
     pub arena: ArenaMode,
     /// Where constants are.
     pub weights: Weights,
+    /// Inputs, each with the output that it is at the next inference.
+    pub states: Vec<(String, String)>,
     /// Whether Rust code has functions that convert between real numbers and the model's integers.
     pub float_helpers: bool,
     /// The command to repeat the build, without paths of this machine.
@@ -144,7 +150,10 @@ pub struct Build {
 
 /// From a fused model and its ranges to files. The same arguments give the same bytes on every machine.
 pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::Result<Build> {
+    let states = states::resolve(&frontend.model, &options.states)?;
+    let ranges = &states::shared_ranges(ranges, &options.states);
     let (quant, mut warnings) = quantize(frontend, ranges, &options.settings)?;
+    let quant = states::tied(quant, &states)?;
     let optimized = optimize::run(quant.clone())?;
     let plan = plan::plan(&optimized, &options.language.able(options.target), options.goal)?;
     let variants = options.target.variants.iter().filter_map(|variant| {
@@ -163,7 +172,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
         ranges_sha256: sha256(ranges.to_toml().as_bytes()),
     };
     let report = report::report(&quant, &plan, &lowered, provenance);
-    let interface = interface(&plan, &report, options);
+    let interface = interface(&plan, &report, options, states);
     let mut bundle = options.language.print(&lowered.program, &interface);
     bundle.insert(format!("{}.report.json", options.name), report.to_json());
     warnings.extend(report.layout_copies.iter().map(|tensor| {
@@ -175,7 +184,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
 }
 
 /// What the emitted files say about themselves.
-fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interface {
+fn interface(plan: &CheckedPlan, report: &Report, options: &Options, states: Vec<State>) -> Interface {
     let tensor = |name: &str, id| {
         let ty = &plan.tensor(id).ty;
         TensorInfo {
@@ -200,6 +209,7 @@ fn interface(plan: &CheckedPlan, report: &Report, options: &Options) -> Interfac
         ],
         inputs: plan.inputs.iter().map(|&id| tensor(&plan.tensor(id).name, id)).collect(),
         outputs: plan.outputs.iter().map(|(name, id)| tensor(name, *id)).collect(),
+        states,
         arena: options.arena,
         weights: options.weights.clone(),
         float_helpers: options.float_helpers,

@@ -33,6 +33,7 @@ pub mod quantize;
 pub mod recipe;
 pub mod render;
 pub mod report;
+pub mod states;
 
 pub use build_script::{Build, Generated};
 pub use calibrate::Method;

@@ -77,6 +77,8 @@ pub struct Recipe<'a> {
     pub name: String,
     /// Where constants are.
     pub weights: Weights,
+    /// Inputs, each with the output that it is at the next inference.
+    pub states: Vec<(String, String)>,
     /// Whether Rust code converts between real numbers and integers.
     pub float_helpers: bool,
 }
@@ -92,6 +94,7 @@ impl<'a> Recipe<'a> {
             goal: self.goal,
             arena: self.arena,
             weights: self.weights.clone(),
+            states: self.states.clone(),
             float_helpers: self.float_helpers,
             command: self.command(source),
             model_sha256: source.sha256.clone(),
@@ -103,6 +106,9 @@ impl<'a> Recipe<'a> {
         let mut command = format!("ptqc build {}", source.file_name);
         for (dim, size) in &self.dims {
             command += &format!(" --dim {dim}={size}");
+        }
+        for (input, output) in &self.states {
+            command += &format!(" --state {input}={output}");
         }
         command += &match &self.ranges {
             RangesFrom::File(file) => format!(" --ranges {}", file_name(file)),

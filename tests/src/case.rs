@@ -97,6 +97,7 @@ pub fn build_in(
         arena,
         goal: ptqc::plan::Goal::default(),
         weights: Default::default(),
+        states: vec![],
         float_helpers: false,
         command: format!("ptqc build {name}.onnx"),
         model_sha256: "0".repeat(64),

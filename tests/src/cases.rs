@@ -131,6 +131,7 @@ impl Case {
             arena: ArenaMode::Caller,
             goal: self.goal,
             weights: Default::default(),
+            states: vec![],
             float_helpers: language == Language::Rust,
             command: String::new(),
             model_sha256: String::new(),

@@ -23,6 +23,10 @@ pub enum Attr {
     Text(&'static str),
     /// Integers.
     Ints(Vec<i64>),
+    /// Real numbers.
+    Floats(Vec<f32>),
+    /// Texts.
+    Texts(Vec<&'static str>),
 }
 
 impl From<i64> for Attr {
@@ -58,6 +62,18 @@ impl<const N: usize> From<[i64; N]> for Attr {
 impl From<Vec<i64>> for Attr {
     fn from(values: Vec<i64>) -> Attr {
         Attr::Ints(values)
+    }
+}
+
+impl From<Vec<f32>> for Attr {
+    fn from(values: Vec<f32>) -> Attr {
+        Attr::Floats(values)
+    }
+}
+
+impl From<Vec<&'static str>> for Attr {
+    fn from(values: Vec<&'static str>) -> Attr {
+        Attr::Texts(values)
     }
 }
 
@@ -191,6 +207,14 @@ fn attribute(name: &str, value: &Attr) -> pb::AttributeProto {
         Attr::Ints(values) => {
             proto.ints.clone_from(values);
             AttributeType::Ints
+        }
+        Attr::Floats(values) => {
+            proto.floats.clone_from(values);
+            AttributeType::Floats
+        }
+        Attr::Texts(values) => {
+            proto.strings = values.iter().map(|text| text.as_bytes().to_vec()).collect();
+            AttributeType::Strings
         }
     };
     proto.r#type = kind as i32;

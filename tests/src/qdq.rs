@@ -12,9 +12,10 @@ use ptqc::front::pb;
 use ptqc::ir::{Checked, DType, Float, Graph, NodeId, Params, Quant, QuantType, RealClamp, Window};
 use ptqc::ops::conv::QConv;
 use ptqc::ops::linear::QLinear;
+use ptqc::ops::normalize::Normalize;
 use ptqc::ops::pad::{PadMode, QPad};
 use ptqc::ops::slice::QSlice;
-use ptqc::ops::unary::{Plain, UnaryFn};
+use ptqc::ops::unary::{Join, Plain, UnaryFn};
 use ptqc::ops::weighted::Weighted;
 use ptqc::ops::{FloatOp, QuantOp, affine::QAffine};
 
@@ -139,7 +140,10 @@ impl<'a> Layers<'a> {
     ) -> Result<Layers<'a>> {
         let functions: BTreeMap<&str, &FloatOp> =
             fused.topological().into_iter().map(|id| (fused.node(id).name.as_str(), &fused.node(id).op)).collect();
-        let is_layer = |id: &NodeId| !matches!(graph.node(*id).op, QuantOp::Input(_) | QuantOp::Constant(_));
+        // States inside of a layer have no QDQ form.
+        let is_layer = |id: &NodeId| {
+            !matches!(graph.node(*id).op, QuantOp::Input(_) | QuantOp::Constant(_) | QuantOp::Recurrent(_))
+        };
         let ids: Vec<NodeId> = graph.topological().into_iter().filter(is_layer).collect();
         let mut exporter = Exporter { onnx: Onnx::new(21), fresh: 0 };
         let compared: Vec<bool> = ids.iter().map(|&id| is_compared(graph, id, &functions)).collect();
@@ -273,6 +277,23 @@ impl Exporter {
                 let product = self.node("Mul", &[&x[0], &x[1]], &[]);
                 self.clamped(product, mul.clamp, params(result)?)
             }
+            QuantOp::MatMul(product) => {
+                let [a, b] = [params(types[0])?, params(types[1])?].map(|params| params.scale.get());
+                let steps =
+                    f64::from(product.multiplier.mantissa()) * 2f64.powi(product.multiplier.left_shift() as i32 - 31);
+                let factor = self.weights(&[], &[(steps * params(result)?.scale.get() / (a * b)) as f32]);
+                let sum = self.node("MatMul", &[&x[0], &x[1]], &[]);
+                let product_scaled = self.node("Mul", &[&sum, &factor], &[]);
+                self.clamped(product_scaled, product.clamp, params(result)?)
+            }
+            QuantOp::Normalize(norm) => match float {
+                Some(FloatOp::Normalize(float)) => {
+                    let y = self.normalize(float, &x[0]);
+                    self.clamped(y, norm.clamp, params(result)?)
+                }
+                _ => bail!("a normalization that the float graph does not have"),
+            },
+            QuantOp::Recurrent(_) => bail!("states inside of a layer have no QDQ form"),
             QuantOp::MaxPool(pool) => self.node("MaxPool", &[&x[0]], &pool_attributes(&pool.window)),
             QuantOp::AveragePool(pool) => {
                 let mut attributes = pool_attributes(&pool.window);
@@ -286,7 +307,18 @@ impl Exporter {
                 let y = self.node(op, &[&x[0], &axes], &[("keepdims", i64::from(mean.keep_dims).into())]);
                 self.clamped(y, mean.clamp, params(result)?)
             }
-            QuantOp::Softmax(softmax) => self.node("Softmax", &[&x[0]], &[("axis", (softmax.axis as i64).into())]),
+            QuantOp::Softmax(softmax) => {
+                let scores = match &softmax.mask {
+                    Some(mask) => {
+                        let dims: Vec<i64> = mask.shape.dims().iter().map(|&size| size as i64).collect();
+                        let addend: Vec<f32> = mask.keep.iter().map(|&keep| if keep { 0.0 } else { -1e9 }).collect();
+                        let addend = self.weights(&dims, &addend);
+                        self.node("Add", &[&x[0], &addend], &[])
+                    }
+                    None => x[0].clone(),
+                };
+                self.node("Softmax", &[&scores], &[("axis", (softmax.axis as i64).into())])
+            }
             QuantOp::ArgMax(arg_max) => {
                 let attributes = [
                     ("axis", (arg_max.axis as i64).into()),
@@ -353,6 +385,28 @@ impl Exporter {
         Ok(self.clamped(y, affine.clamp, to))
     }
 
+    /// A normalization, written out.
+    fn normalize(&mut self, norm: &Normalize, x: &str) -> String {
+        let axes = self.ints(&norm.axes.iter().map(|&axis| axis as i64).collect::<Vec<_>>());
+        let distance = match norm.center {
+            true => {
+                let mean = self.node("ReduceMean", &[x, &axes], &[]);
+                self.node("Sub", &[x, &mean], &[])
+            }
+            false => x.to_owned(),
+        };
+        let square = self.node("Mul", &[&distance, &distance], &[]);
+        let variance = self.node("ReduceMean", &[&square, &axes], &[]);
+        let epsilon = self.weights(&[], &[norm.epsilon]);
+        let variance = self.node("Add", &[&variance, &epsilon], &[]);
+        let deviation = self.node("Sqrt", &[&variance], &[]);
+        let y = self.node("Div", &[&distance, &deviation], &[]);
+        let dims: Vec<i64> = norm.gamma.shape.dims().iter().map(|&size| size as i64).collect();
+        let (gamma, beta) = (self.weights(&dims, &norm.gamma.data), self.weights(&dims, &norm.beta.data));
+        let y = self.node("Mul", &[&y, &gamma], &[]);
+        self.node("Add", &[&y, &beta], &[])
+    }
+
     fn chain(&mut self, chain: &[UnaryFn], x: String) -> String {
         chain.iter().fold(x, |x, function| self.function(function, &x))
     }
@@ -388,6 +442,15 @@ impl Exporter {
             UnaryFn::Power { exponent } => {
                 let exponent = self.weights(&[], &[*exponent]);
                 self.node("Pow", &[x, &exponent], &[])
+            }
+            UnaryFn::Joined { join, a, b } => {
+                let (a, b) = (self.chain(a, x.to_owned()), self.chain(b, x.to_owned()));
+                let op = match join {
+                    Join::Add => "Add",
+                    Join::Subtract => "Sub",
+                    Join::Multiply => "Mul",
+                };
+                self.node(op, &[&a, &b], &[])
             }
             UnaryFn::PowerOf { base } => {
                 let base = self.weights(&[], &[*base]);

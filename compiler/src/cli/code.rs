@@ -32,6 +32,9 @@ pub struct CodeArgs {
     /// The linker's section for constants
     #[arg(long, value_name = "SECTION")]
     weights_section: Option<String>,
+    /// An input that is an output of the inference before; repeat for several. The code gets a structure that keeps them
+    #[arg(long = "state", value_name = "IN=OUT", value_parser = state)]
+    states: Vec<(String, String)>,
     /// Add functions to Rust code that convert inputs from and outputs to f32; the model itself has no floats
     #[arg(long)]
     float_helpers: bool,
@@ -117,7 +120,16 @@ impl CodeArgs {
                 },
                 self.weights_section.as_deref(),
             )?,
+            states: self.states.clone(),
             float_helpers: self.float_helpers,
         })
+    }
+}
+
+/// The two names of `IN=OUT`.
+fn state(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((input, output)) if !input.is_empty() && !output.is_empty() => Ok((input.to_owned(), output.to_owned())),
+        _ => Err("write INPUT=OUTPUT, the names in the model".to_owned()),
     }
 }

@@ -104,6 +104,7 @@ fn build(args: &InspectArgs, source: &Source) -> diag::Result<Build> {
         goal: args.optimize.goal(),
         arena: ArenaMode::Static,
         weights: Default::default(),
+        states: vec![],
         float_helpers: false,
         command: format!("ptqc inspect {}", source.file_name),
         model_sha256: source.sha256.clone(),

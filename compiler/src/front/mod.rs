@@ -4,14 +4,17 @@
 //! from the protobuf itself, because tract's later forms rewrite it. Import reports every problem it finds.
 
 mod graph;
+mod inside;
 mod pads;
 mod preflight;
 mod proto;
+mod recurrent;
 mod registry;
 mod tract;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use inside::Insides;
 pub use registry::{REGISTRY, Row, Support, find as find_operator};
 pub use tract::{FloatRunner, FloatState};
 /// The protobuf types of ONNX, for tests that build models.
@@ -99,11 +102,15 @@ impl Model {
         self.executable.runner(self.executable.outputs())
     }
 
-    /// A runner that returns every tensor of real numbers, the inputs included, but not those that are padded with
-    /// infinity: their range is that of the tensor without padding.
+    /// A runner that returns every tensor of real numbers, the inputs included, but not those that are padded or
+    /// masked with infinity: their range is that of the tensor without.
     pub fn tapped_runner(&self) -> diag::Result<FloatRunner> {
         let nodes = self.graph.topological().into_iter().map(|id| self.graph.node(id));
-        let endless = nodes.filter(|node| matches!(&node.op, FloatOp::Pad(pad) if pad.is_endless()));
+        let endless = nodes.filter(|node| match &node.op {
+            FloatOp::Pad(pad) => pad.is_endless(),
+            FloatOp::Mask(_) => true,
+            _ => false,
+        });
         let endless: Vec<&str> = endless.filter_map(|node| node.observed.as_deref()).collect();
         let taps = self.executable.taps().into_iter().filter(|tap| !endless.contains(&tap.as_str()));
         self.executable.runner(taps.collect())

@@ -71,6 +71,7 @@ pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) -> Refused 
         );
     }
     let Some(graph) = &mut proto.graph else { return Refused::default() };
+    name_first_outputs(graph);
     let refused = check_operators(graph, problems);
     let attributes = unknown_attributes(graph);
     let refused = Refused { problems: refused.problems + attributes.len(), ..refused };
@@ -79,6 +80,16 @@ pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) -> Refused 
     check_wiring(graph, problems);
     trim_unused_outputs(graph);
     refused
+}
+
+/// A node is known by its first output. Where that is left out though there are others, it gets a name nobody uses.
+fn name_first_outputs(graph: &mut pb::GraphProto) {
+    for node in &mut graph.node {
+        let other = node.output.iter().find(|name| !name.is_empty()).cloned();
+        if let (Some(first), Some(other)) = (node.output.first_mut().filter(|name| name.is_empty()), other) {
+            *first = format!("{other}#first");
+        }
+    }
 }
 
 fn check_opset(proto: &pb::ModelProto, problems: &mut Diagnostics) {

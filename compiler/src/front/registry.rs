@@ -6,8 +6,8 @@ use crate::ops::reduce::Reduction;
 use crate::ops::unary::{Plain, Relation};
 use crate::ops::{
     add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, gather,
-    linear, log_softmax, lrn, max_pool, mean, mul, one_hot, pad, pick, prelu, reduce, resample, reshape, resize,
-    select, slice, softmax, sum, top_k, transpose, triangle, unary,
+    linear, log_softmax, lrn, max_pool, mean, mul, normalize, one_hot, pad, pick, prelu, recurrent, reduce, resample,
+    reshape, resize, select, slice, softmax, sum, top_k, transpose, triangle, unary,
 };
 
 /// What happens to an operator.
@@ -40,14 +40,26 @@ impl Row {
     pub fn opsets(&self) -> std::ops::RangeInclusive<i64> {
         let first = match self.op_type {
             "Expand" => 8,
-            "Acosh" | "Asinh" | "Atanh" | "ConstantOfShape" | "Cosh" | "Erf" | "OneHot" | "Shrink" | "Sign"
-            | "Sinh" | "Where" => 9,
+            "Acosh"
+            | "Asinh"
+            | "Atanh"
+            | "ConstantOfShape"
+            | "Cosh"
+            | "Erf"
+            | "MeanVarianceNormalization"
+            | "OneHot"
+            | "Shrink"
+            | "Sign"
+            | "Sinh"
+            | "Where" => 9,
             "Resize" | "ThresholdedRelu" => 10,
             "CumSum" | "GatherElements" | "GatherND" | "Range" | "Round" => 11,
             "Celu" | "GreaterOrEqual" | "LessOrEqual" => 12,
             "HardSwish" | "Trilu" => 14,
-            "Mish" => 18,
+            "LayerNormalization" => 17,
+            "GroupNormalization" | "Mish" => 18,
             "Gelu" => 20,
+            "RMSNormalization" => 23,
             "Swish" => 24,
             _ => *OPSETS.start(),
         };
@@ -114,11 +126,12 @@ pub const REGISTRY: &[Row] = &[
     lowered("Expand", resample::import_expand, "copy; constant shape"),
     lowered("Flatten", reshape::import, "no code, or one copy if the layout changes"),
     lowered("Floor", |cx| unary::import_plain(cx, Plain::Floor), "table"),
+    lowered("GRU", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
     lowered("Gather", gather::import, "copies; indices are constants, integers, or quantized numbers"),
     lowered("GatherElements", pick::import_gather_elements, "copies, with constant indices"),
     lowered("GatherND", pick::import_gather_nd, "copies, with constant indices"),
-    lowered("Gelu", unary::import_gelu, "table"),
-    lowered("Gemm", linear::import_gemm, "product with constant weights"),
+    lowered("Gelu", unary::import_gelu, "table; also written out"),
+    lowered("Gemm", linear::import_gemm, "product with constant weights, or of two tensors"),
     lowered("GlobalAveragePool", mean::import_global, "sum and one requantization"),
     lowered("GlobalMaxPool", max_pool::import_global, "comparison of integers"),
     lowered(
@@ -131,10 +144,14 @@ pub const REGISTRY: &[Row] = &[
         |cx| compare::import(cx, Relation::GreaterOrEqual),
         "exact comparison; truth values are 0 and 1; a table with one constant number",
     ),
+    lowered("GroupNormalization", normalize::import_group, "exact sums, reciprocal root in integers"),
     lowered("HardSigmoid", unary::import_hard_sigmoid, "table"),
     lowered("HardSwish", unary::import_hard_swish, "table"),
     pass_through("Identity", "does nothing"),
+    lowered("InstanceNormalization", normalize::import_instance, "exact sums, reciprocal root in integers"),
     lowered("LRN", lrn::import, "sum of squares, a search for its factor, one product"),
+    lowered("LSTM", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
+    lowered("LayerNormalization", normalize::import_layer, "exact sums, reciprocal root in integers; also written out"),
     lowered("LeakyRelu", unary::import_leaky_relu, "table"),
     lowered(
         "Less",
@@ -148,10 +165,11 @@ pub const REGISTRY: &[Row] = &[
     ),
     lowered("Log", |cx| unary::import_plain(cx, Plain::Log), "table"),
     lowered("LogSoftmax", log_softmax::import, "table of exponentials, and a search for the logarithm of each sum"),
-    lowered("MatMul", linear::import_matmul, "with one constant factor"),
+    lowered("MatMul", linear::import_matmul, "with a constant factor, or of two tensors"),
     lowered("Max", extreme::import_max, "comparison of integers, with broadcasting; a constant number becomes a clamp"),
     lowered("MaxPool", max_pool::import, "comparison of integers"),
     lowered("Mean", sum::import_mean, "sum with one rounding, with broadcasting"),
+    lowered("MeanVarianceNormalization", normalize::import_mean_variance, "exact sums, reciprocal root in integers"),
     lowered("Min", extreme::import_min, "comparison of integers, with broadcasting; a constant number becomes a clamp"),
     lowered("Mish", |cx| unary::import_plain(cx, Plain::Mish), "table"),
     lowered("Mul", mul::import_mul, "product and one requantization; a constant folds into its producer where it can"),
@@ -162,6 +180,8 @@ pub const REGISTRY: &[Row] = &[
     lowered("PRelu", prelu::import, "two products and one rounding; constant slopes"),
     lowered("Pad", pad::import, "folds into a convolution or pooling, or copies; all modes"),
     lowered("Pow", unary::import_pow, "table; exponent or base is one constant number"),
+    lowered("RMSNormalization", normalize::import_rms, "exact sum, reciprocal root in integers"),
+    lowered("RNN", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
     folded("Range"),
     lowered("Reciprocal", |cx| unary::import_plain(cx, Plain::Reciprocal), "table"),
     lowered(
@@ -203,6 +223,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("Shrink", unary::import_shrink, "table"),
     lowered("Sigmoid", unary::import_sigmoid, "table"),
     lowered("Sign", |cx| unary::import_plain(cx, Plain::Sign), "table"),
+    lowered("SimplifiedLayerNormalization", normalize::import_rms, "the same as RMSNormalization"),
     lowered("Sin", |cx| unary::import_plain(cx, Plain::Sin), "table"),
     lowered("Sinh", |cx| unary::import_plain(cx, Plain::Sinh), "table"),
     folded("Size"),
@@ -229,7 +250,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("Transpose", transpose::import, "no code where the layout can be chosen, else one copy"),
     lowered("Trilu", triangle::import_trilu, "choice between the element and 0; constant diagonal"),
     lowered("Unsqueeze", reshape::import, "no code"),
-    lowered("Where", select::import, "choice of integers, with broadcasting"),
+    lowered("Where", select::import, "choice of integers, with broadcasting; a mask folds into the Softmax behind it"),
     lowered("Xor", compare::import_xor, "exact comparison; truth values are 0 and 1"),
 ];
 
@@ -259,20 +280,15 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "DynamicQuantizeLinear",
     "Einsum",
     "EyeLike",
-    "GRU",
     "GlobalLpPool",
     "GridSample",
-    "GroupNormalization",
     "HammingWindow",
     "HannWindow",
     "Hardmax",
     "If",
     "ImageDecoder",
-    "InstanceNormalization",
     "IsInf",
     "IsNaN",
-    "LSTM",
-    "LayerNormalization",
     "LinearAttention",
     "Loop",
     "LpNormalization",
@@ -280,7 +296,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "MatMulInteger",
     "MaxRoiPool",
     "MaxUnpool",
-    "MeanVarianceNormalization",
     "MelWeightMatrix",
     "Mod",
     "Multinomial",
@@ -293,8 +308,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "QLinearConv",
     "QLinearMatMul",
     "QuantizeLinear",
-    "RMSNormalization",
-    "RNN",
     "RandomNormal",
     "RandomNormalLike",
     "RandomUniform",

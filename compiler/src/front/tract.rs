@@ -171,8 +171,9 @@ fn objection(proto: &pb::ModelProto, tensor: &str, problem: &str) -> Diagnostic 
 }
 
 fn analyse_named(named: &pb::ModelProto, inputs: &[ModelInput]) -> TractResult<Analysed> {
-    let onnx =
+    let mut onnx =
         tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true).with_ignore_output_types(true);
+    super::recurrent::register(&mut onnx);
     let parsed = onnx.parse(named, None)?;
     let mut model = parsed.model;
     let outlets: BTreeMap<String, OutletId> = parsed.outlets_by_name.into_iter().collect();

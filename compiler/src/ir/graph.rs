@@ -127,6 +127,11 @@ impl<S: Stage> Graph<S> {
         self.outputs.push(GraphOutput { name: name.into(), node });
     }
 
+    /// Lets another node produce an output of the model.
+    pub fn set_output(&mut self, index: usize, node: NodeId) {
+        self.outputs[index].node = node;
+    }
+
     /// Inputs of the model, in the model's order.
     pub fn inputs(&self) -> &[NodeId] {
         &self.inputs

@@ -14,12 +14,15 @@ mod lead;
 mod linear;
 mod log_softmax;
 mod lrn;
+mod matmul;
 mod mean;
 mod moves;
 mod mve;
 mod neon;
+mod normalize;
 mod pad;
 mod pool;
+mod recurrent;
 mod reduce;
 mod resample;
 mod scalar;
@@ -53,6 +56,8 @@ pub struct Kernel {
     pub instructions: fn(&Layer, &Plan) -> u64,
     /// Bytes of working memory beside operands and result.
     pub scratch: fn(&Layer, &Plan) -> usize,
+    /// What a function of loops keeps there.
+    pub scratch_elem: Elem,
     /// By how many bytes the start of operand 0 must lie behind the start of the result, at least, for the two to share
     /// memory: then no element is overwritten that is still to be read. `None` if they must not overlap. Of functions of
     /// assembly only: loops are examined themselves.
@@ -124,6 +129,8 @@ const LOOPS: &[Kernel] = &[
     ),
     portable("add", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Add(_))), elementwise::build_add),
     portable("mul", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Mul(_))), elementwise::build_mul),
+    portable("matmul", |layer, _| matches!(layer.work, Work::Operator(QuantOp::MatMul(_))), matmul::build),
+    portable("normalize", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Normalize(_))), normalize::build),
     portable("max_pool", |layer, _| matches!(layer.work, Work::Operator(QuantOp::MaxPool(_))), pool::build_max),
     portable(
         "average_pool",
@@ -133,6 +140,14 @@ const LOOPS: &[Kernel] = &[
     portable("mean", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Mean(_))), mean::build),
     portable("softmax", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Softmax(_))), softmax::build),
     portable("arg_max", |layer, _| matches!(layer.work, Work::Operator(QuantOp::ArgMax(_))), arg_max::build),
+    Kernel {
+        name: "recurrent",
+        accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Recurrent(_))),
+        scratch: recurrent::scratch,
+        scratch_elem: Elem::I16,
+        build: recurrent::build,
+        ..PORTABLE
+    },
     portable("concat", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Concat(_))), moves::build_concat),
     portable("slice", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Slice(_))), moves::build_slice),
     portable("reduce", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Reduce(_))), reduce::build),
@@ -174,6 +189,7 @@ const PORTABLE: Kernel = Kernel {
     goal: None,
     instructions: portable_instructions,
     scratch: |_, _| 0,
+    scratch_elem: Elem::I8,
     lead: |_, _| None,
     replaces: |_, _| false,
     adds: false,
@@ -250,7 +266,7 @@ pub fn overlap(layer: &Layer, plan: &Plan, port: usize) -> Overlap {
 pub fn may_replace(layer: &Layer, plan: &Plan, port: usize) -> bool {
     let (x, y) = (plan.tensor(layer.operands[port]), plan.tensor(layer.result));
     let elementwise = match &layer.work {
-        Work::Operator(op) => op.is_elementwise() || matches!(op, QuantOp::Softmax(_)),
+        Work::Operator(op) => op.is_elementwise() || matches!(op, QuantOp::Softmax(_) | QuantOp::Normalize(_)),
         Work::Copy => false,
     };
     let addend = layer.added.is_some() && port + 1 == layer.operands.len();
@@ -332,9 +348,14 @@ impl<'a> LayerBuilder<'a> {
         }
         let (elem, access) = match layer.kernel.assembly {
             true => (Elem::U8, Access::Write),
-            false => (Elem::I8, Access::ReadWrite),
+            false => (layer.kernel.scratch_elem, Access::ReadWrite),
         };
-        let scratch = layer.scratch.map(|buffer| f.param("scratch", elem, plan.buffers[buffer].bytes, access));
+        // Also where none has been placed yet: the loops are examined before that.
+        let bytes = match layer.scratch {
+            Some(buffer) => plan.buffers[buffer].bytes,
+            None => (layer.kernel.scratch)(layer, plan),
+        };
+        let scratch = (bytes > 0).then(|| f.param("scratch", elem, bytes / elem.bytes(), access));
         LayerBuilder { plan, layer, f, names, blobs, operands, result, scratch, passed: vec![], assembly: None }
     }
 

@@ -5,33 +5,50 @@ use super::{LayerBuilder, strides};
 use crate::ops::QuantOp;
 use crate::ops::softmax::QSoftmax;
 use crate::plan::{Dim, joined};
-use crate::program::{Affine, Buffer, Elem, Expr, FunctionBuilder, Reg, Type};
+use crate::program::{Affine, Buffer, Cmp, Elem, Expr, FunctionBuilder, Reg, Type};
 
 /// Builds the loops.
 pub fn build(b: &mut LayerBuilder) {
     let Some(QuantOp::Softmax(softmax)) = b.op() else { return };
     let exponentials = Exponentials::new(b, softmax);
+    let mask = softmax.mask.as_ref().map(|mask| {
+        let data = mask.keep.iter().map(|&keep| i64::from(keep)).collect();
+        b.blob("mask", "1 for what takes part.", Elem::I8, data)
+    });
     let lowest = i64::from(b.operand(0).ty.dtype.min());
     let (probability_bits, zero, hi) = softmax.result();
     let shift = 31 + softmax.bits - probability_bits;
-    let (dims, axis, bits) = (b.result().ty.shape.dims(), softmax.axis, softmax.bits);
+    let shape = &b.result().ty.shape;
+    let (dims, axis, bits) = (shape.dims(), softmax.axis, softmax.bits);
     let (x_strides, y_strides) = (strides(&b.operand(0).view), strides(&b.result().view));
-    let rows = (0..dims.len())
-        .filter(|&other| other != axis)
-        .map(|axis| Dim { extent: dims[axis], strides: vec![x_strides[axis] as isize, y_strides[axis] as isize] });
+    let mask_strides = softmax.mask.as_ref().map_or(vec![0; dims.len()], |mask| mask.shape.broadcast_strides(shape));
+    let rows = (0..dims.len()).filter(|&other| other != axis).map(|axis| {
+        let strides = [x_strides[axis], mask_strides[axis], y_strides[axis]].map(|stride| stride as isize);
+        Dim { extent: dims[axis], strides: strides.to_vec() }
+    });
     let rows = joined(rows.collect());
     let (x, y, terms) = (b.x(0), b.y(), dims[axis]);
     let step = |at: &Affine, i: Affine, stride: usize| at.clone() + i * stride as i64;
-    loops(&mut b.f, &rows, 2, &mut |f, at| {
+    loops(&mut b.f, &rows, 3, &mut |f, at| {
+        // `value`, or `absent` where the mask says so.
+        let masked = |f: &mut FunctionBuilder, i: &Affine, value: Expr, absent: Expr| match mask {
+            Some(mask) => {
+                let keep = f.load(mask, step(&at[1], i.clone(), mask_strides[axis]));
+                Expr::select(Cmp::Eq, keep, Expr::i32(0), absent, value)
+            }
+            None => value,
+        };
         let max = f.mutable("max", Type::I32, Expr::i32(lowest));
         f.each("i", terms, |f, i| {
-            let value = f.load(x, step(&at[0], i, x_strides[axis]));
+            let value = f.load(x, step(&at[0], i.clone(), x_strides[axis]));
+            let value = masked(f, &i, value, Expr::i32(lowest));
             f.set(max, Expr::Reg(max).max(value));
         });
         let sum = f.bounded("sum", Type::U32, Expr::Const(Type::U32, 0), None);
         f.each("i", terms, |f, i| {
-            let value = f.load(x, step(&at[0], i, x_strides[axis]));
+            let value = f.load(x, step(&at[0], i.clone(), x_strides[axis]));
             let e = exponentials.of(f, max, value);
+            let e = masked(f, &i, e, Expr::Const(Type::U32, 0));
             f.accumulate(sum, e);
         });
         // The largest element adds 2^bits, so the sum is at least that.
@@ -41,12 +58,13 @@ pub fn build(b: &mut LayerBuilder) {
         f.each("i", terms, |f, i| {
             let value = f.load(x, step(&at[0], i.clone(), x_strides[axis]));
             let e = exponentials.of(f, max, value);
+            let e = masked(f, &i, e, Expr::Const(Type::U32, 0));
             let e = f.bind("e", Type::U64, e.cast(Type::U64));
             let steps = e.mul(reciprocal.clone()).add(Expr::Const(Type::U64, 1 << (shift - 1))).shr(shift);
             let scaled = f.bind("scaled", Type::I32, steps.cast(Type::I32));
             let value = less(scaled, -zero);
             let value = value.min(Expr::i32(i64::from(hi)));
-            f.store(y, step(&at[1], i, y_strides[axis]), value);
+            f.store(y, step(&at[2], i, y_strides[axis]), value);
         });
     });
 }

@@ -4,6 +4,7 @@ use super::affine::Affine;
 use super::constant::Constant;
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::import::{NodeImport, Value};
+use super::mask;
 use super::unary::{Unary, UnaryFn};
 use super::{FloatOp, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
@@ -66,8 +67,13 @@ pub fn import_sub(cx: &mut NodeImport) -> diag::Result<()> {
 }
 
 fn add_constant_operand(cx: &mut NodeImport, x: usize, constant: usize) -> diag::Result<NodeId> {
-    let (x, c) = (cx.activation(x)?, cx.float_constant(constant)?);
-    add_constant(cx, x, c)
+    let x = cx.activation(x)?;
+    let addend = cx.any_float_constant(constant)?;
+    if mask::is_endless(&addend) {
+        return mask::add_endless(cx, x, addend);
+    }
+    let addend = cx.float_constant(constant)?;
+    add_constant(cx, x, addend)
 }
 
 /// `x + c`, in the cheapest form: one number, one number for each channel, or a whole tensor.

@@ -36,6 +36,10 @@ pub enum Attribute {
     Text(String),
     /// Integers.
     Ints(Vec<i64>),
+    /// Real numbers.
+    Floats(Vec<f32>),
+    /// Texts.
+    Texts(Vec<String>),
     /// Anything else; no operator of ours reads it.
     Other,
 }
@@ -164,7 +168,8 @@ impl NodeImport<'_> {
         }
     }
 
-    fn any_float_constant(&self, port: usize) -> diag::Result<FloatTensor> {
+    /// A constant input as real numbers that need not be finite.
+    pub fn any_float_constant(&self, port: usize) -> diag::Result<FloatTensor> {
         let constant = self.constant(port)?;
         let data = match &constant.data {
             ConstantData::Float(data) => data.clone(),
@@ -393,7 +398,8 @@ impl NodeImport<'_> {
         if node.observed.is_none() {
             node.observed = Some(name.to_owned());
         }
-        let moves = node.op.params_rule() == ParamsRule::SameAsOperand;
+        // A mask is no part of its operand's range.
+        let moves = node.op.params_rule() == ParamsRule::SameAsOperand && !matches!(node.op, FloatOp::Mask(_));
         if let (true, [operand]) = (moves, &self.graph.operands(id)[..])
             && self.emitted.contains(operand)
         {

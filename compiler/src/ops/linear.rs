@@ -3,7 +3,7 @@
 use super::conv::dot;
 use super::import::{NodeImport, Value};
 use super::weighted::Weighted;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, add, conv, reshape, transpose};
+use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, add, conv, matmul, reshape, transpose};
 use crate::diag;
 use crate::ir::{FloatTensor, Interval, NodeId, QuantType, RealClamp, Shape, Window};
 
@@ -45,9 +45,8 @@ pub fn import_matmul(cx: &mut NodeImport) -> diag::Result<()> {
             multiply_left(cx, weights, x)?
         }
         _ => {
-            return Err(
-                cx.unsupported("both factors are computed at run time", "a product with constant weights is supported")
-            );
+            let (a, b) = (cx.activation(0)?, cx.activation(1)?);
+            matmul::multiply(cx, a, b)?
         }
     };
     cx.define(0, y);
@@ -153,11 +152,10 @@ pub fn import_gemm(cx: &mut NodeImport) -> diag::Result<()> {
     let product = gemm_product(cx, trans_a, trans_b, alpha)?;
     let addend = match cx.optional(2) {
         Some(Value::Constant(_)) if beta != 0.0 => cx.float_constant(2)?,
-        Some(Value::Node(_)) if beta != 0.0 => {
-            return Err(cx.unsupported(
-                "its third input is computed at run time",
-                "make input C a constant, or add it with Add",
-            ));
+        Some(Value::Node(c)) if beta != 0.0 => {
+            let scale = FloatTensor::new(Shape::default(), vec![beta]);
+            let c = if beta == 1.0 { c } else { add::scale_by_constant(cx, c, scale)? };
+            return cx.finish(0, add::Add { subtract: false, clamp: RealClamp::NONE }, &[product, c]).map(drop);
         }
         _ => {
             cx.define(0, product);
@@ -199,9 +197,7 @@ fn gemm_product(cx: &mut NodeImport, trans_a: bool, trans_b: bool, alpha: f32) -
             let y = cx.emit(Linear::new(scaled(a)), &[b])?;
             cx.emit(transpose::Transpose { order: vec![1, 0] }, &[y])
         }
-        _ => {
-            Err(cx.unsupported("both factors are computed at run time", "a product with constant weights is supported"))
-        }
+        _ => matmul::multiply_gemm(cx, alpha, [trans_a, trans_b]),
     }
 }
 

@@ -25,13 +25,18 @@ pub mod interleave;
 pub mod linear;
 pub mod log_softmax;
 pub mod lrn;
+pub mod mask;
+pub mod matmul;
 pub mod max_pool;
 pub mod mean;
 pub mod mul;
+pub mod normalize;
 pub mod one_hot;
 pub mod pad;
 pub mod pick;
 pub mod prelu;
+pub mod reciprocal_root;
+pub mod recurrent;
 pub mod reduce;
 pub mod resample;
 pub mod rescale;
@@ -50,6 +55,7 @@ pub mod weighted;
 
 use std::fmt;
 
+use crate::calibrate::Ranges;
 use crate::diag::Diagnostic;
 use crate::ir::{DType, Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
@@ -147,6 +153,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// What calibration knows, also of numbers inside of operators.
+    pub ranges: &'a Ranges,
     /// Type of the weights, if the operator has some: [`DType::I8`] or [`DType::I4`].
     pub weights: DType,
 }
@@ -269,6 +277,10 @@ ops!(
     Unary(unary::Unary),
     Add(add::Add),
     Mul(mul::Mul),
+    MatMul(matmul::MatMul),
+    Mask(mask::Mask),
+    Recurrent(recurrent::Recurrent),
+    Normalize(normalize::Normalize),
     MaxPool(max_pool::MaxPool),
     AveragePool(average_pool::AveragePool),
     Mean(mean::Mean),
@@ -311,6 +323,9 @@ ops!(
     Rescale(rescale::Rescale),
     Add(add::QAdd),
     Mul(mul::QMul),
+    MatMul(matmul::QMatMul),
+    Normalize(normalize::QNormalize),
+    Recurrent(recurrent::QRecurrent),
     MaxPool(max_pool::QMaxPool),
     AveragePool(average_pool::QAveragePool),
     Mean(mean::QMean),

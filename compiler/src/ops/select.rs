@@ -2,6 +2,7 @@
 
 use super::extreme::{evaluate_broadcast_all, infer_broadcast_all};
 use super::import::NodeImport;
+use super::mask;
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape};
@@ -19,6 +20,9 @@ pub struct QSelect {
 
 /// Imports `Where`.
 pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
+    if let Some((mask, x)) = mask::of_choice(cx)? {
+        return cx.finish(0, mask, &[x]).map(drop);
+    }
     let operands = [cx.activation(0)?, cx.activation(1)?, cx.activation(2)?];
     cx.finish(0, Select, &operands).map(drop)
 }

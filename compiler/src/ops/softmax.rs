@@ -1,6 +1,7 @@
 //! Softmax over one axis.
 
 use super::import::NodeImport;
+use super::mask::Mask;
 use super::reshape::Reshape;
 use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
@@ -11,6 +12,8 @@ use crate::ir::{DType, Params, QuantType, Shape, round_half_even};
 pub struct Softmax {
     /// The axis.
     pub axis: usize,
+    /// What takes part; the probability of the rest is 0. It keeps something of each row.
+    pub mask: Option<Mask>,
 }
 
 /// Softmax in integers. With `d = max - x` and `e = exponentials[d]`, or for operands of 16 bits
@@ -20,6 +23,8 @@ pub struct Softmax {
 /// reciprocal = floor(2^(31 + bits) / sum of e)
 /// y = min(hi, ((e * reciprocal + 2^(30 + bits - p)) >> (31 + bits - p)) + zero)
 /// ```
+///
+/// An element that is masked has `e = 0`.
 ///
 /// `e * reciprocal / 2^(31 + bits)` is the probability, `2^p` of it a step. All values but the last sum are unsigned; the
 /// largest exponential is `2^bits`, so the sum is at least that and the reciprocal at most `2^31`. A result of 8 bits has
@@ -36,6 +41,8 @@ pub struct QSoftmax {
     pub output: DType,
     /// Fractional bits of the exponentials: the most with which a sum stays below 2^31.
     pub bits: u32,
+    /// What takes part.
+    pub mask: Option<Mask>,
 }
 
 /// Most fractional bits of an exponential.
@@ -49,10 +56,10 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
     let axis = cx.axis(cx.int_or("axis", if flattens { 1 } else { -1 })?, shape.rank())?;
     let inner: usize = shape.dims()[axis..].iter().product();
     if !flattens || inner == shape.dims()[axis] {
-        return cx.finish(0, Softmax { axis }, &[x]).map(drop);
+        return cx.finish(0, Softmax { axis, mask: None }, &[x]).map(drop);
     }
     let flat = cx.emit(Reshape { shape: Shape::new([shape.len() / inner, inner]) }, &[x])?;
-    let y = cx.emit(Softmax { axis: 1 }, &[flat])?;
+    let y = cx.emit(Softmax { axis: 1, mask: None }, &[flat])?;
     cx.finish(0, Reshape { shape }, &[y]).map(drop)
 }
 
@@ -76,11 +83,14 @@ impl FloatOperator for Softmax {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let scale = site.operand_params(0)?.scale.get();
         let terms = site.operands[0].shape.dims()[self.axis];
-        Ok(QSoftmax::for_types(self.axis, (site.operands[0].dtype, scale), terms, site.result.dtype)?.into())
+        let (input, output) = ((site.operands[0].dtype, scale), site.result.dtype);
+        let softmax = QSoftmax::for_types(self.axis, input, terms, output)?;
+        Ok(QSoftmax { mask: self.mask.clone(), ..softmax }.into())
     }
 
     fn describe(&self) -> String {
-        format!("axis {}", self.axis)
+        let masked = if self.mask.is_some() { ", masked" } else { "" };
+        format!("axis {}{masked}", self.axis)
     }
 }
 
@@ -117,7 +127,7 @@ impl QSoftmax {
             DType::I4 | DType::I8 => (table(one, scale), vec![]),
             DType::I16 | DType::I32 => (table(one, scale * 256.0), table(f64::from(1u32 << 31), scale)),
         };
-        Ok(QSoftmax { axis, exponentials, fine, output, bits })
+        Ok(QSoftmax { axis, exponentials, fine, output, bits, mask: None })
     }
 
     /// Bits of a probability, the integer that stands for 0, and the largest result.
@@ -140,10 +150,11 @@ impl QSoftmax {
         }
     }
 
-    /// One row.
-    pub fn row(&self, x: &[i32]) -> Vec<i32> {
-        let max = x.iter().copied().max().unwrap_or(0);
-        let e: Vec<u64> = x.iter().map(|&x| self.exponential(max - x)).collect();
+    /// One row: elements, and whether they take part.
+    pub fn row(&self, x: &[(i32, bool)]) -> Vec<i32> {
+        let max = x.iter().filter(|(_, keep)| *keep).map(|(x, _)| *x).max().unwrap_or(0);
+        let e = x.iter().map(|&(x, keep)| if keep { self.exponential(max - x) } else { 0 });
+        let e: Vec<u64> = e.collect();
         let reciprocal = (1u64 << (31 + self.bits)) / e.iter().sum::<u64>();
         let (probability_bits, zero, hi) = self.result();
         let shift = 31 + self.bits - probability_bits;
@@ -164,9 +175,12 @@ impl QuantOperator for QSoftmax {
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         let dims = result.shape.dims();
         let (terms, inner) = (dims[self.axis], dims[self.axis + 1..].iter().product::<usize>());
+        let keep = self.mask.as_ref().map(|mask| mask.spread(&result.shape));
         let mut y = vec![0; result.shape.len()];
         for start in (0..result.shape.len()).filter(|flat| flat / inner % terms == 0) {
-            let x: Vec<i32> = (0..terms).map(|i| operands[0].data[start + i * inner]).collect();
+            let keep = |at: usize| keep.as_ref().is_none_or(|keep| keep[at]);
+            let at = |i: usize| start + i * inner;
+            let x: Vec<(i32, bool)> = (0..terms).map(|i| (operands[0].data[at(i)], keep(at(i)))).collect();
             for (i, value) in self.row(&x).into_iter().enumerate() {
                 y[start + i * inner] = value;
             }
@@ -175,6 +189,8 @@ impl QuantOperator for QSoftmax {
     }
 
     fn describe(&self) -> String {
-        format!("axis {}, {} fractional bits, exp(-1 step) = {}", self.axis, self.bits, self.exponentials[1])
+        let masked = if self.mask.is_some() { ", masked" } else { "" };
+        let (axis, bits, next) = (self.axis, self.bits, self.exponentials[1]);
+        format!("axis {axis}, {bits} fractional bits, exp(-1 step) = {next}{masked}")
     }
 }

@@ -5,6 +5,7 @@ use super::curve::Curve;
 use super::import::{NodeImport, Value};
 use super::rescale::Rescale;
 use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use crate::calibrate::Ranges;
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, RealClamp, Shape};
 
@@ -78,6 +79,26 @@ pub enum UnaryFn {
         /// What `x` is compared with.
         value: f32,
     },
+    /// A sum or product of two functions of the same number.
+    Joined {
+        /// What joins them.
+        join: Join,
+        /// The first.
+        a: Vec<UnaryFn>,
+        /// The second.
+        b: Vec<UnaryFn>,
+    },
+}
+
+/// What joins two functions of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// `a(x) + b(x)`.
+    Add,
+    /// `a(x) - b(x)`.
+    Subtract,
+    /// `a(x) * b(x)`.
+    Multiply,
 }
 
 /// Functions of ONNX without parameters.
@@ -284,6 +305,14 @@ impl UnaryFn {
             UnaryFn::Power { exponent } => x.powf(f64::from(*exponent)),
             UnaryFn::PowerOf { base } => f64::from(*base).powf(x),
             UnaryFn::Compare { relation, value } => f64::from(u8::from(relation.holds(&x, &f64::from(*value)))),
+            UnaryFn::Joined { join, a, b } => {
+                let (a, b) = (apply_chain(a, x), apply_chain(b, x));
+                match join {
+                    Join::Add => a + b,
+                    Join::Subtract => a - b,
+                    Join::Multiply => a * b,
+                }
+            }
         }
     }
 
@@ -303,6 +332,15 @@ impl UnaryFn {
             UnaryFn::Power { exponent } => format!("^{exponent:?}"),
             UnaryFn::PowerOf { base } => format!("{base:?}^"),
             UnaryFn::Compare { relation, value } => format!("{} {value:?}", relation.symbol()),
+            UnaryFn::Joined { join, a, b } => {
+                let sign = match join {
+                    Join::Add => '+',
+                    Join::Subtract => '-',
+                    Join::Multiply => '*',
+                };
+                let part = |chain: &[UnaryFn]| if chain.is_empty() { "x".to_owned() } else { describe_chain(chain) };
+                format!("({}) {sign} ({})", part(a), part(b))
+            }
         }
     }
 }
@@ -362,7 +400,8 @@ impl Table {
 
 /// The same reals with other parameters or in another type.
 pub fn convert(input: &QuantType, output: &QuantType) -> Result<QuantOp, Problem> {
-    let site = Site { operands: vec![input], result: output, weights: DType::I8 };
+    let ranges = Ranges::new();
+    let site = Site { operands: vec![input], result: output, weights: DType::I8, ranges: &ranges };
     Unary { chain: vec![] }.quantize(&site)
 }
 

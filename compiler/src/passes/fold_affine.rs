@@ -21,15 +21,15 @@ pub fn run(graph: &mut Graph<Float>) -> bool {
 }
 
 /// A factor and an addend for each channel, or for all.
-struct Map {
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    axis: Option<usize>,
-    clamp: RealClamp,
+pub(super) struct Map {
+    pub(super) scale: Vec<f32>,
+    pub(super) shift: Vec<f32>,
+    pub(super) axis: Option<usize>,
+    pub(super) clamp: RealClamp,
 }
 
 impl Map {
-    fn of(op: &FloatOp) -> Option<Map> {
+    pub(super) fn of(op: &FloatOp) -> Option<Map> {
         match op {
             FloatOp::Affine(Affine { scale, shift, axis, clamp }) => {
                 Some(Map { scale: scale.clone(), shift: shift.clone(), axis: Some(*axis), clamp: *clamp })

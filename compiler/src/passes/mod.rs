@@ -4,11 +4,14 @@
 
 mod cancel_moves;
 mod fold_affine;
+mod fold_product;
 mod fuse_activation;
 mod fuse_gate;
+mod fuse_mask;
 mod fuse_padding;
 mod hoist_elementwise;
 mod merge_unary;
+mod recognize_normalization;
 mod split_transposed;
 
 use crate::diag::{self, Diagnostic};
@@ -27,9 +30,12 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "cancel_moves", run: cancel_moves::run },
     Pass { name: "fuse_padding", run: fuse_padding::run },
     Pass { name: "hoist_elementwise", run: hoist_elementwise::run },
+    Pass { name: "fuse_mask", run: fuse_mask::run },
     Pass { name: "fold_affine", run: fold_affine::run },
     Pass { name: "fuse_gate", run: fuse_gate::run },
     Pass { name: "merge_unary", run: merge_unary::run },
+    Pass { name: "recognize_normalization", run: recognize_normalization::run },
+    Pass { name: "fold_product", run: fold_product::run },
     Pass { name: "fuse_activation", run: fuse_activation::run },
 ];
 

@@ -188,9 +188,12 @@ impl Layouter<'_> {
                 order.push(1);
                 View::dense(shape, &order)
             }
-            QuantOp::Table(_) | QuantOp::Curve(_) | QuantOp::Rescale(_) | QuantOp::Affine(_) | QuantOp::Softmax(_) => {
-                first.view.clone()
-            }
+            QuantOp::Table(_)
+            | QuantOp::Curve(_)
+            | QuantOp::Rescale(_)
+            | QuantOp::Affine(_)
+            | QuantOp::Softmax(_)
+            | QuantOp::Normalize(_) => first.view.clone(),
             op if op.is_elementwise() => {
                 let same =
                     operands.iter().map(|&operand| self.plan.tensor(operand)).find(|tensor| tensor.ty.shape == *shape);

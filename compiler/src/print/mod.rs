@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use ptqc_target_runtimes::Target;
 
 use crate::program::{CheckedProgram, Program};
+use crate::states::State;
 use common::KernelNames;
 
 /// The emitted files: name and text. Somebody else writes them to disk.
@@ -150,6 +151,8 @@ pub struct Interface {
     pub inputs: Vec<TensorInfo>,
     /// The model's outputs.
     pub outputs: Vec<TensorInfo>,
+    /// Inputs that are outputs of the inference before.
+    pub states: Vec<State>,
     /// Who owns the working memory.
     pub arena: ArenaMode,
     /// Where constants are.
@@ -159,6 +162,16 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// Whether an input is kept between inferences.
+    pub fn keeps_input(&self, index: usize) -> bool {
+        self.states.iter().any(|state| state.input == index)
+    }
+
+    /// Whether an output is kept between inferences.
+    pub fn keeps_output(&self, index: usize) -> bool {
+        self.states.iter().any(|state| state.output == index)
+    }
+
     /// Who made the files: the first line of their provenance.
     pub fn generator(&self) -> String {
         self.provenance.first().cloned().unwrap_or_default()

@@ -170,8 +170,7 @@ pub struct Function {
     pub layer: String,
     /// Lines of the comment above it: ONNX names, shapes, requantization, bound.
     pub doc: Vec<String>,
-    /// Buffers, in the order of the call's arguments. Of those of loops without vectors, at most one is not
-    /// [`Access::Read`].
+    /// Buffers, in the order of the call's arguments.
     pub params: Vec<Param>,
     /// The vector instructions that it calls by name, if it does.
     pub vectors: Option<&'static VectorUnit>,

@@ -40,8 +40,14 @@ pub fn quantize(
     let wanted = precision::resolve(graph, &settings.precisions, &mut problems);
     let assigned = params::assign(graph, ranges, (&settings.precisions, &wanted), &mut problems);
     resolution::check(graph, ranges, &assigned.types, &mut problems);
-    let mut quantizer =
-        Quantizer { source: graph, wanted, assigned: &assigned, result: Graph::default(), ids: BTreeMap::new() };
+    let mut quantizer = Quantizer {
+        source: graph,
+        ranges,
+        wanted,
+        assigned: &assigned,
+        result: Graph::default(),
+        ids: BTreeMap::new(),
+    };
     if !problems.has_errors() {
         for id in graph.topological() {
             if let Err(found) = quantizer.add(id) {
@@ -64,6 +70,7 @@ pub fn quantize(
 
 struct Quantizer<'a> {
     source: &'a Checked<Graph<Float>>,
+    ranges: &'a Ranges,
     wanted: Wanted,
     assigned: &'a Assigned,
     result: Graph<Quant>,
@@ -84,7 +91,7 @@ impl Quantizer<'_> {
             }
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site { operands: types, result: &value, weights: self.wanted.weights[&id] };
+        let site = Site { operands: types, result: &value, weights: self.wanted.weights[&id], ranges: self.ranges };
         let op = match self.assigned.types[&id] {
             Assignment::Zero => zeros(&value),
             Assignment::Params(..) | Assignment::Index => {

@@ -8,6 +8,7 @@ use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
 use crate::ir::{Checked, DType, Float, Graph, Node, NodeId, Params, Range};
 use crate::ops::input::Element;
+use crate::ops::recurrent::{Inside, Output};
 use crate::ops::unary::apply_chain;
 use crate::ops::{FloatOp, ParamsRule};
 
@@ -167,7 +168,9 @@ fn unclipped(range: Range, node: &Node<Float>, ranges: &Ranges, dtype: DType) ->
 
 /// The observed range; for a tensor that the ONNX model does not have, what follows from its neighbours.
 fn range(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
-    derived_forwards(graph, ranges, id).or_else(|| derived_backwards(graph, ranges, id))
+    derived_forwards(graph, ranges, id)
+        .or_else(|| derived_backwards(graph, ranges, id))
+        .or_else(|| widest(graph, ranges, id))
 }
 
 /// What is known of a tensor by itself.
@@ -175,6 +178,9 @@ fn known(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let node = graph.node(id);
     if let FloatOp::Constant(constant) = &node.op {
         return data_range(&constant.tensor.data);
+    }
+    if let FloatOp::OneHot(hot) = &node.op {
+        return data_range(&[hot.off, hot.on]);
     }
     let entry = ranges.get(node.observed.as_ref()?)?;
     let fallback = if let FloatOp::Pad(pad) = &node.op { pad.fill() } else { 0.0 };
@@ -193,6 +199,10 @@ fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option
     if let Some(range) = known(graph, ranges, id) {
         return Some(range);
     }
+    if let FloatOp::Recurrent(recurrent) = &node.op {
+        let inside = if recurrent.output == Output::Cell { Inside::Cell } else { Inside::Hidden };
+        return ranges.get(&recurrent.inside(inside));
+    }
     let operand = derived_forwards(graph, ranges, *graph.operands(id).first()?)?;
     match &node.op {
         FloatOp::Unary(unary) => {
@@ -205,6 +215,31 @@ fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option
     }
 }
 
+/// The image of the operands' ranges under the operator, where nothing tells more: elements that can be together are taken
+/// to be so.
+fn widest(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
+    let node = graph.node(id);
+    let operand = range(graph, ranges, *graph.operands(id).first()?).filter(|_| node.observed.is_none())?;
+    match &node.op {
+        FloatOp::Affine(affine) => {
+            let ends = affine.scale.iter().zip(&affine.shift).flat_map(|(scale, shift)| {
+                [operand.min(), operand.max()].map(|end| {
+                    let value = f64::from(end) * f64::from(*scale) + f64::from(*shift);
+                    (value as f32).clamp(affine.clamp.lo, affine.clamp.hi)
+                })
+            });
+            data_range(&ends.collect::<Vec<_>>())
+        }
+        FloatOp::Add(sum) => {
+            let other = range(graph, ranges, *graph.operands(id).get(1)?)?;
+            let (lo, hi) = if sum.subtract { (-other.max(), -other.min()) } else { (other.min(), other.max()) };
+            let (lo, hi) = (operand.min() + lo, operand.max() + hi);
+            Range::new(lo.clamp(sum.clamp.lo, sum.clamp.hi), hi.clamp(sum.clamp.lo, sum.clamp.hi))
+        }
+        _ => None,
+    }
+}
+
 /// The range that a tensor needs for its only consumer to reach all of its own.
 fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let consumer = graph.sole_consumer(id)?;
@@ -212,8 +247,7 @@ fn derived_backwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Optio
     match &graph.node(consumer).op {
         FloatOp::Add(_) => {
             let other = graph.operands(consumer).into_iter().find(|&operand| operand != id)?;
-            let FloatOp::Constant(constant) = &graph.node(other).op else { return None };
-            let addend = data_range(&constant.tensor.data)?;
+            let addend = derived_forwards(graph, ranges, other)?;
             Range::new(result.min() - addend.max(), result.max() - addend.min())
         }
         FloatOp::Affine(affine) => {

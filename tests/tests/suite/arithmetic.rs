@@ -227,8 +227,13 @@ fn products_are_as_exact_as_their_multiplier() {
         let y = params(scale, random.i32(-128..=127));
         let types = [a, b, y].map(|params| QuantType::int8(shape.clone(), params));
         let op = Mul { clamp: ptqc::ir::RealClamp::NONE };
-        let op =
-            op.quantize(&Site { operands: vec![&types[0], &types[1]], result: &types[2], weights: DType::I8 }).unwrap();
+        let site = Site {
+            operands: vec![&types[0], &types[1]],
+            result: &types[2],
+            weights: DType::I8,
+            ranges: &Default::default(),
+        };
+        let op = op.quantize(&site).unwrap();
         let QuantOp::Mul(mul) = &op else { panic!("a product is a Mul") };
         let q = [[-128, -128], [127, -128], [random.i32(-128..=127), random.i32(-128..=127)]][random.usize(0..3)];
         let operands = [0, 1].map(|port| Operand { ty: &types[port], data: &q[port..=port] });
@@ -282,7 +287,7 @@ fn softmax_is_as_exact_as_its_exponentials() {
                 let bound = half()
                     + integer(128 * (terms as i64 + 1)) * power_of_two(-(softmax.bits as i32))
                     + power_of_two(-20);
-                let results = softmax.row(&row);
+                let results = softmax.row(&row.iter().map(|&x| (x, true)).collect::<Vec<_>>());
                 for (&x, &y) in row.iter().zip(&results) {
                     let exact = (exact(x) / &sum * integer(256) - integer(128)).min(integer(127));
                     assert_within(y.into(), &exact, &bound, &(terms, scale, x));
@@ -304,7 +309,8 @@ fn weights_and_biases_are_nearest() {
         let bias = ((random.f64() - 0.5) * output.scale.get() * spread(&mut random, 1e-3, 1e4)) as f32;
         let weighted = {
             let types = [input, output].map(|params| QuantType::int8(Shape::new([1]), params));
-            let site = Site { operands: vec![&types[0]], result: &types[1], weights: DType::I8 };
+            let site =
+                Site { operands: vec![&types[0]], result: &types[1], weights: DType::I8, ranges: &Default::default() };
             Weighted::quantize(&row, &[bias], Clamp::full(DType::I8), &site).unwrap()
         };
         let channel = weighted.channels[0];

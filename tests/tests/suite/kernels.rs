@@ -613,6 +613,7 @@ impl Layer {
             arena: ArenaMode::Caller,
             weights: Default::default(),
             goal,
+            states: vec![],
             float_helpers: false,
             command: String::new(),
             model_sha256: String::new(),

@@ -53,6 +53,7 @@ fn pipeline(bytes: &[u8], random: &mut Rng) -> Result<(), Diagnostics> {
         arena: ArenaMode::Caller,
         goal: ptqc::plan::Goal::default(),
         weights: Default::default(),
+        states: vec![],
         float_helpers: false,
         command: String::new(),
         model_sha256: String::new(),

@@ -353,6 +353,7 @@ fn wide_integers_live_in_an_arena_of_bytes() -> Result<()> {
         outputs: vec![info("out")],
         arena: ArenaMode::Caller,
         weights: Default::default(),
+        states: vec![],
         float_helpers: false,
     };
     let bundle = Language::Rust.print(&program, &interface);

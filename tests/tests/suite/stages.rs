@@ -30,6 +30,7 @@ fn check_for(goal: Goal, name: &str, model: &Onnx, ranges: &[(&str, f32, f32)]) 
         arena: ArenaMode::Static,
         goal,
         weights: Default::default(),
+        states: vec![],
         float_helpers: false,
         command: format!("ptqc build {name}.onnx --ranges {name}.ranges.toml"),
         model_sha256: "0".repeat(64),

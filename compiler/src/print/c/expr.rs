@@ -216,25 +216,30 @@ fn helper_call(expr: &Expr) -> (String, Vec<&Expr>) {
             (Expr::Max(value, lo), hi @ Expr::Const(ty, _)) if matches!(**lo, Expr::Const(..)) => {
                 (format!("clamp_{}", suffix(*ty)), vec![value, lo, hi])
             }
-            _ => (format!("min_{}", suffix(type_of(a))), vec![a, b]),
+            _ => (format!("min_{}", suffix(common_type(a, b))), vec![a, b]),
         },
-        Expr::Max(a, b) => (format!("max_{}", suffix(type_of(a))), vec![a, b]),
+        Expr::Max(a, b) => (format!("max_{}", suffix(common_type(a, b))), vec![a, b]),
         _ => unreachable!("only minimum and maximum are helpers"),
     }
 }
 
-/// The type of the left side of a minimum or maximum. Registers and loads there are `I32`: kernels widen with a cast.
-fn type_of(expr: &Expr) -> Type {
+/// The type of both sides of a minimum or maximum, as far as they say it; registers and loads of which neither says more
+/// are `I32`.
+fn common_type(a: &Expr, b: &Expr) -> Type {
+    stated_type(a).or_else(|| stated_type(b)).unwrap_or(Type::I32)
+}
+
+fn stated_type(expr: &Expr) -> Option<Type> {
     match expr {
-        Expr::Const(ty, _) | Expr::Cast(ty, _) => *ty,
-        Expr::Add(a, _) | Expr::Sub(a, _) | Expr::Mul(a, _) | Expr::Div(a, _) | Expr::Min(a, _) | Expr::Max(a, _) => {
-            type_of(a)
+        Expr::Const(ty, _) | Expr::Cast(ty, _) => Some(*ty),
+        Expr::Add(a, b) | Expr::Sub(a, b) | Expr::Mul(a, b) | Expr::Div(a, b) | Expr::Min(a, b) | Expr::Max(a, b) => {
+            stated_type(a).or_else(|| stated_type(b))
         }
-        Expr::Shr(a, _) => type_of(a),
-        Expr::Select { then, .. } => type_of(then),
-        Expr::Index(_) => Type::I32,
-        Expr::Reg(_) | Expr::Load(..) => Type::I32,
-        Expr::Call { ty, .. } => *ty,
+        Expr::Shr(a, _) => stated_type(a),
+        Expr::Select { then, otherwise, .. } => stated_type(then).or_else(|| stated_type(otherwise)),
+        Expr::Index(_) => Some(Type::I32),
+        Expr::Reg(_) | Expr::Load(..) => None,
+        Expr::Call { ty, .. } => Some(*ty),
         Expr::Address(_) => unreachable!("an address is no value"),
     }
 }

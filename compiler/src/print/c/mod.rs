@@ -14,6 +14,7 @@ use super::{ArenaMode, Bundle, Interface, TensorInfo, WeightsMemory};
 use crate::program::{
     Access, Arg, Blob, Call, CheckedProgram, Elem, Function, Memory, Param, Program, Signature, Step, VectorUnit,
 };
+use crate::states::State;
 
 /// Lines of numbers are not longer than this.
 const LINE: usize = 98;
@@ -65,6 +66,8 @@ fn header(program: &Program, interface: &Interface) -> templates::Header {
         arena_bytes: program.arena_bytes,
         caller_arena: interface.arena == ArenaMode::Caller,
         prototype: prototype(program, interface),
+        states: states(program, interface),
+        step: step_prototype(program, interface),
     }
 }
 
@@ -89,6 +92,46 @@ fn prototype(program: &Program, interface: &Interface) -> String {
     format!("void {}_run({})", program.name, parameters.join(", "))
 }
 
+fn states(program: &Program, interface: &Interface) -> Vec<templates::State> {
+    let state = |state: &State| {
+        let (input, output) = (&program.inputs[state.input], &program.outputs[state.output]);
+        let infos = [&interface.inputs[state.input], &interface.outputs[state.output]];
+        templates::State {
+            input: input.name.clone(),
+            output: output.name.clone(),
+            onnx_names: infos.map(|info| comment_line(&info.onnx_name)),
+            c_type: c_type(input.elem),
+            len: input.len,
+            zero_point: infos[0].zero_point,
+        }
+    };
+    interface.states.iter().map(state).collect()
+}
+
+/// The entry point that keeps states.
+fn step_prototype(program: &Program, interface: &Interface) -> String {
+    let arena = (interface.arena == ArenaMode::Caller).then(|| "uint8_t *arena".to_owned());
+    let state = format!("{}_state_t *state", program.name);
+    let inputs = program.inputs.iter().enumerate().filter(|(index, _)| !interface.keeps_input(*index));
+    let outputs = program.outputs.iter().enumerate().filter(|(index, _)| !interface.keeps_output(*index));
+    let inputs = inputs.map(|(_, s)| format!("const {} *{}", c_type(s.elem), s.name));
+    let outputs = outputs.map(|(_, s)| format!("{} *{}", c_type(s.elem), s.name));
+    let parameters: Vec<String> = arena.into_iter().chain([state]).chain(inputs).chain(outputs).collect();
+    format!("void {}_step({})", program.name, parameters.join(", "))
+}
+
+/// What it passes to the entry point of one inference.
+fn step_arguments(program: &Program, interface: &Interface) -> String {
+    let arena = (interface.arena == ArenaMode::Caller).then(|| "arena".to_owned());
+    let argument = |kept: bool, signature: &Signature| match kept {
+        true => format!("state->{}", signature.name),
+        false => signature.name.clone(),
+    };
+    let inputs = program.inputs.iter().enumerate().map(|(index, s)| argument(interface.keeps_input(index), s));
+    let outputs = program.outputs.iter().enumerate().map(|(index, s)| argument(interface.keeps_output(index), s));
+    arena.into_iter().chain(inputs).chain(outputs).collect::<Vec<_>>().join(", ")
+}
+
 fn source(program: &Program, interface: &Interface) -> templates::Source {
     let in_arena = |arg: &Arg| arg.memory == Memory::Arena;
     let uses_arena = program.arena_bytes > 0 && program.all_calls().any(|call| call.args.iter().any(in_arena));
@@ -111,6 +154,9 @@ fn source(program: &Program, interface: &Interface) -> templates::Source {
         levels: levels::levels(program, &names, uses_arena),
         prototype: prototype(program, interface),
         steps: program.steps.iter().map(|step| print_step(program, step, &names)).collect(),
+        states: states(program, interface),
+        step: step_prototype(program, interface),
+        step_arguments: step_arguments(program, interface),
         static_arena: uses_arena && !caller,
         unused_parameters: levels::unused(program, &program.steps, uses_arena || caller),
     }

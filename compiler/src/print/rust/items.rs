@@ -31,6 +31,9 @@ pub fn file(program: &Program, interface: &Interface) -> Vec<TokenStream> {
     }
     items.extend(interface_items(program, interface, program.arena_bytes));
     items.extend(model(program, interface, &variants));
+    if !interface.states.is_empty() {
+        items.extend(states(program, interface));
+    }
     if interface.float_helpers {
         items.extend(float_helpers(program, interface));
     }
@@ -187,6 +190,100 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
     }
     items.extend(span_helpers(program));
     items
+}
+
+/// What is kept between inferences, and the entry point that keeps it.
+fn states(program: &Program, interface: &Interface) -> Vec<TokenStream> {
+    let kept = interface.states.iter().map(|state| (&program.inputs[state.input], &program.outputs[state.output]));
+    let kept: Vec<_> = kept
+        .map(|(input, output)| (ident(&input.name), ident(&output.name), array_type(input), array_type(output)))
+        .collect();
+    let zeros: Vec<Literal> = interface
+        .states
+        .iter()
+        .map(|state| Literal::i32_unsuffixed(interface.inputs[state.input].zero_point))
+        .collect();
+    let lens =
+        interface.states.iter().map(|state| format_ident!("{}_LEN", program.inputs[state.input].name.to_uppercase()));
+    let fields = kept.iter().zip(&interface.states).map(|((input, output, input_type, output_type), state)| {
+        let names = [&interface.inputs[state.input], &interface.outputs[state.output]];
+        let [from, to] = names.map(|info| plain_text(&info.onnx_name).replace('`', "'"));
+        let doc = format!(" Input `{from}`: output `{to}` of the inference before.");
+        let next = format!(" Output `{to}`.");
+        quote!(#[doc = #doc] pub #input: #input_type, #[doc = #next] pub #output: #output_type,)
+    });
+    let initial = kept
+        .iter()
+        .zip(&zeros)
+        .zip(lens)
+        .map(|(((input, output, _, _), zero), len)| quote!(#input: [#zero; #len], #output: [#zero; #len],));
+    let copies = kept.iter().map(|(input, output, _, _)| quote!(state.#input = state.#output;));
+    let parameters =
+        program.inputs.iter().enumerate().filter(|(index, _)| !interface.keeps_input(*index)).map(|(_, s)| {
+            let (name, ty) = (ident(&s.name), array_type(s));
+            quote!(#name: &#ty)
+        });
+    let results =
+        program.outputs.iter().enumerate().filter(|(index, _)| !interface.keeps_output(*index)).map(|(_, s)| {
+            let (name, ty) = (ident(&s.name), array_type(s));
+            quote!(#name: &mut #ty)
+        });
+    let parameters: Vec<TokenStream> = parameters.chain(results).collect();
+    let inputs = program.inputs.iter().enumerate().map(|(index, s)| {
+        let name = ident(&s.name);
+        if interface.keeps_input(index) { quote!(&state.#name) } else { quote!(#name) }
+    });
+    let outputs = program.outputs.iter().enumerate().map(|(index, s)| {
+        let name = ident(&s.name);
+        if interface.keeps_output(index) { quote!(&mut state.#name) } else { quote!(#name) }
+    });
+    let arguments: Vec<TokenStream> = inputs.chain(outputs).collect();
+    let lifetime = (interface.arena == ArenaMode::Caller).then(|| quote!(<'_>));
+    vec![
+        quote! {
+            #[doc = " What one inference leaves for the next."]
+            #[derive(Debug, Clone)]
+            pub struct State { #(#fields)* }
+        },
+        quote! {
+            impl State {
+                #[doc = " The start of a stream: all states are real zero."]
+                #[must_use]
+                #[allow(clippy::large_stack_arrays)]
+                pub const fn new() -> Self {
+                    Self { #(#initial)* }
+                }
+
+                #[doc = " Goes back to the start of a stream."]
+                pub fn reset(&mut self) {
+                    *self = Self::new();
+                }
+            }
+        },
+        quote! {
+            impl Default for State {
+                fn default() -> Self {
+                    Self::new()
+                }
+            }
+        },
+        quote! {
+            impl Model #lifetime {
+                #[doc = " Like [`Model::run`], with inputs and outputs that are kept in the state."]
+                #[allow(clippy::trivially_copy_pass_by_ref)]
+                pub fn step(&mut self, state: &mut State, #(#parameters),*) {
+                    self.run(#(#arguments),*);
+                    #(#copies)*
+                }
+            }
+        },
+    ]
+}
+
+/// The array of a tensor of the interface.
+fn array_type(signature: &Signature) -> TokenStream {
+    let (elem, len) = (ident(elem_type(signature.elem)), format_ident!("{}_LEN", signature.name.to_uppercase()));
+    quote!([#elem; #len])
 }
 
 /// The layers of a program, or of one of its variants.
@@ -769,7 +866,7 @@ fn helpers(program: &Program, used: &BTreeSet<&(usize, Packed)>) -> Vec<TokenStr
     let mut items = vec![];
     if used.iter().any(|(function, _)| stmt::selects(program.functions[*function].stmts())) {
         items.push(quote! {
-            fn select(condition: bool, then: i32, otherwise: i32) -> i32 {
+            fn select<T>(condition: bool, then: T, otherwise: T) -> T {
                 if condition {
                     return then;
                 }
