@@ -45,7 +45,7 @@ use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::driver;
 use crate::files::{self, Source, output};
-use crate::ir::DType;
+use crate::ir::{DType, Numerics};
 use crate::plan::Goal;
 use crate::print::{self, ArenaMode, Bundle, Language, WeightsMemory};
 use crate::recipe::{PrecisionFrom, RangesFrom, Recipe, find_target, symbol_prefix, weights};
@@ -63,6 +63,7 @@ pub struct Build {
     model: PathBuf,
     dims: BTreeMap<String, usize>,
     ranges: Option<PathBuf>,
+    numerics: Option<Numerics>,
     #[cfg(feature = "samples")]
     samples: Option<PathBuf>,
     #[cfg(feature = "samples")]
@@ -102,6 +103,7 @@ impl Build {
             model: model.into(),
             dims: BTreeMap::new(),
             ranges: None,
+            numerics: None,
             #[cfg(feature = "samples")]
             samples: None,
             #[cfg(feature = "samples")]
@@ -120,6 +122,12 @@ impl Build {
             float_helpers: false,
             out_dir: None,
         }
+    }
+
+    /// How results are rounded; without it as ONNX Runtime does where the model is quantized already, else natively.
+    pub fn numerics(&mut self, numerics: Numerics) -> &mut Build {
+        self.numerics = Some(numerics);
+        self
     }
 
     /// The ranges of the tensors, which `ptqc calibrate` has written. The build is then a pure function of its files.
@@ -281,6 +289,7 @@ impl Build {
             precision: self.precision.clone(),
             settings: self.precision.settings()?,
             ranges: self.ranges_from()?,
+            numerics: self.numerics,
             target,
             language: self.language,
             goal: self.goal,
@@ -292,7 +301,8 @@ impl Build {
             float_helpers: self.float_helpers,
         };
         let in_model = |problems: Diagnostics| problems.in_file(self.model.display());
-        let source = files::load_model(&self.model, &self.dims)?;
+        let mut source = files::load_model(&self.model, &self.dims)?;
+        source.frontend.numerics = self.numerics.unwrap_or(source.frontend.numerics);
         let mut read = source.read.clone();
         read.extend(self.precision.file.clone());
         let (ranges, mut warnings) = self.load_ranges(&recipe.ranges, &source, &mut read)?;
@@ -312,14 +322,13 @@ impl Build {
             (Some(file), None) => Ok(RangesFrom::File(file.clone())),
             (None, Some(samples)) => Ok(RangesFrom::Samples(samples.clone(), self.method)),
             (Some(_), Some(_)) => Err(self.no_ranges("both ranges and samples are given")),
-            (None, None) => Err(self.no_ranges("neither ranges nor samples are given")),
+            (None, None) => Ok(RangesFrom::Model),
         }
     }
 
     #[cfg(not(feature = "samples"))]
     fn ranges_from(&self) -> Result<RangesFrom> {
-        let file = self.ranges.clone().ok_or_else(|| self.no_ranges("no ranges are given"))?;
-        Ok(RangesFrom::File(file))
+        Ok(self.ranges.clone().map_or(RangesFrom::Model, RangesFrom::File))
     }
 
     fn check_precision(&self) -> Result<()> {
@@ -362,6 +371,8 @@ impl Build {
                 let ranges = files::calibrate(source, &samples, *method, &|| {});
                 Ok((ranges.map_err(|problems| problems.in_file(path.display()))?, Diagnostics::new()))
             }
+            RangesFrom::Model if source.frontend.model.is_quantized() => Ok((Ranges::default(), Diagnostics::new())),
+            RangesFrom::Model => Err(self.no_ranges("neither ranges nor samples are given")),
             #[cfg(not(feature = "samples"))]
             RangesFrom::Samples(..) => Err(self.no_ranges("no ranges are given")),
         }

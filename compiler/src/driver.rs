@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::calibrate::{Calibrator, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::front::{self, ExternalFiles, FloatRunner, Insides, Model};
-use crate::ir::{Checked, Float, Graph, Quant};
+use crate::ir::{Checked, Float, Graph, Numerics, Quant};
 use crate::kernels;
 use crate::lower::{self, Lowered, PlannedVariant};
 use crate::plan::{self, CheckedPlan, Goal};
@@ -29,13 +29,17 @@ pub struct Frontend {
     pub model: Model,
     /// Its graph after the passes.
     pub fused: Checked<Graph<Float>>,
+    /// How results are rounded. [`load`] chooses ONNX Runtime's way for models that are quantized already, so that they
+    /// compute what they computed there, and the native profile for all others.
+    pub numerics: Numerics,
 }
 
 /// Reads a model and fuses it.
 pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, usize>) -> diag::Result<Frontend> {
     let model = front::load(bytes, external, pinned)?;
     let fused = passes::run(model.graph.clone())?;
-    Ok(Frontend { model, fused })
+    let numerics = if model.is_quantized() { Numerics::Ort } else { Numerics::Native };
+    Ok(Frontend { model, fused, numerics })
 }
 
 /// Runs the float model over samples and records the range of every tensor. `tick` is called after each sample.
@@ -95,7 +99,7 @@ pub fn quantize(
     ranges: &Ranges,
     settings: &Settings,
 ) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
-    let (graph, mut warnings) = quantize::quantize(&frontend.fused, ranges, settings)?;
+    let (graph, mut warnings) = quantize::quantize(&frontend.fused, ranges, settings, frontend.numerics)?;
     warnings.extend(frontend.model.warnings.clone());
     Ok((graph, warnings))
 }
@@ -167,6 +171,7 @@ pub fn build(frontend: &Frontend, ranges: &Ranges, options: &Options) -> diag::R
     let provenance = Provenance {
         target: options.target.name.to_owned(),
         language: options.language,
+        numerics: frontend.numerics,
         arena_mode: options.arena.name(),
         model_sha256: options.model_sha256.clone(),
         ranges_sha256: sha256(ranges.to_toml().as_bytes()),

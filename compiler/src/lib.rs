@@ -12,6 +12,7 @@ pub mod diag;
 pub mod driver;
 pub mod estimate;
 pub mod evaluate;
+pub mod export;
 pub mod figures;
 pub mod files;
 pub mod front;
@@ -39,6 +40,6 @@ pub use build_script::{Build, Generated};
 pub use calibrate::Method;
 #[cfg(feature = "samples")]
 pub use files::data::Preprocess;
-pub use ir::DType;
+pub use ir::{DType, Numerics};
 pub use plan::Goal;
 pub use print::{ArenaMode, Language};

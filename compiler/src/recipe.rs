@@ -10,7 +10,7 @@ use crate::calibrate::Method;
 use crate::diag::{self, Code, Diagnostic};
 use crate::driver::Options;
 use crate::files::{self, Source, file_name};
-use crate::ir::DType;
+use crate::ir::{DType, Numerics};
 use crate::names;
 use crate::plan::Goal;
 use crate::print::{ArenaMode, Language, Weights, WeightsMemory};
@@ -25,6 +25,8 @@ pub enum RangesFrom {
     File(PathBuf),
     /// Samples.
     Samples(PathBuf, Method),
+    /// The model: it is quantized already.
+    Model,
 }
 
 /// Where the precision of activations and weights comes from.
@@ -61,6 +63,8 @@ pub struct Recipe<'a> {
     pub dims: BTreeMap<String, usize>,
     /// Where the ranges come from.
     pub ranges: RangesFrom,
+    /// How results are rounded, if the model does not decide.
+    pub numerics: Option<Numerics>,
     /// Where the precision comes from.
     pub precision: PrecisionFrom,
     /// What that is.
@@ -113,7 +117,11 @@ impl<'a> Recipe<'a> {
         command += &match &self.ranges {
             RangesFrom::File(file) => format!(" --ranges {}", file_name(file)),
             RangesFrom::Samples(data, method) => format!(" --calib {} --method {method}", file_name(data)),
+            RangesFrom::Model => String::new(),
         };
+        if let Some(numerics) = self.numerics {
+            command += &format!(" --numerics {}", numerics.name());
+        }
         command += &self.precision.options();
         if self.language != Language::default() {
             command += &format!(" --lang {}", self.language.name());

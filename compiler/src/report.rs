@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ir::{Graph, Node, Quant, QuantType};
+use crate::ir::{Graph, Node, Numerics, Quant, QuantType};
 use crate::lower::{Lowered, operator};
 use crate::plan::{CheckedPlan, Layer, Place, Work};
 use crate::print::Language;
@@ -135,6 +135,8 @@ pub struct Provenance {
     pub target: String,
     /// Language of the code.
     pub language: Language,
+    /// How results are rounded.
+    pub numerics: Numerics,
     /// `static` or `caller`.
     pub arena_mode: &'static str,
     /// SHA-256 of the model file.
@@ -167,7 +169,7 @@ pub fn report(nominal: &Graph<Quant>, plan: &CheckedPlan, lowered: &Lowered, pro
         name: program.name.clone(),
         target: provenance.target,
         language: provenance.language.name(),
-        numerics: "native",
+        numerics: provenance.numerics.name(),
         arena_mode: provenance.arena_mode,
         model_sha256: provenance.model_sha256,
         ranges_sha256: provenance.ranges_sha256,

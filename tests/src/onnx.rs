@@ -169,6 +169,24 @@ impl Onnx {
         self
     }
 
+    /// Puts the last node into another domain.
+    pub fn in_domain(mut self, domain: &str) -> Onnx {
+        if !self.proto.opset_import.iter().any(|import| import.domain == domain) {
+            self.proto.opset_import.push(pb::OperatorSetIdProto { domain: domain.to_owned(), version: 1 });
+        }
+        if let Some(node) = self.graph().node.last_mut() {
+            node.domain = domain.to_owned();
+        }
+        self
+    }
+
+    /// Adds an output of any element type.
+    pub fn typed_output(mut self, name: &str, elem_type: i32) -> Onnx {
+        let info = value_info(name, elem_type, &[]);
+        self.graph().output.push(info);
+        self
+    }
+
     /// The file's bytes.
     pub fn bytes(&self) -> Vec<u8> {
         self.proto.encode_to_vec()

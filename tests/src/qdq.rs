@@ -34,7 +34,7 @@ for folder in sys.argv[1:]:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         data = open(os.path.join(folder, "inputs.bin"), "rb").read()
-        types = {"tensor(int8)": np.int8, "tensor(float)": np.float32}
+        types = {"tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(float)": np.float32}
         at, out = 0, b""
         while at < len(data):
             feeds = {}
@@ -44,7 +44,7 @@ for folder in sys.argv[1:]:
                 at += part.nbytes
                 feeds[value.name] = part.reshape(value.shape)
             for result in session.run(None, feeds):
-                out += result.astype(np.int32 if result.dtype.kind == "i" else result.dtype).tobytes()
+                out += result.astype(np.int32 if result.dtype.kind in "iu" else result.dtype).tobytes()
         open(os.path.join(folder, "outputs.bin"), "wb").write(out)
     except Exception as error:
         open(os.path.join(folder, "error.txt"), "w").write(str(error))

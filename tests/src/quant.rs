@@ -112,7 +112,7 @@ impl Net {
 
     /// Adds a sum of two tensors, halved.
     pub fn sum(&mut self, a: NodeId, b: NodeId, zero: i32) -> NodeId {
-        let precision = Precision { shift: 16, wide: false };
+        let precision = Precision { shift: 16, wide: false, even: false };
         let half = 1 << 15;
         let offset = (i64::from(zero) << 16) + half - half * i64::from(self.zero(a) + self.zero(b));
         let sum = FixedSum { factors: vec![1 << 15; 2], offset };
@@ -140,7 +140,7 @@ pub fn weighted(rows: Rows, factor: f64, (input_zero, output_zero): (i32, i32), 
         });
         let (lo, hi) = terms.fold((i64::from(*bias), i64::from(*bias)), |sum, term| (sum.0 + term.0, sum.1 + term.1));
         let multiplier = Multiplier::new(factor).expect("the factor is in range");
-        Channel { bias: *bias, multiplier, bound: Interval::new(lo, hi), weight_scale: 1.0 }
+        Channel { bias: *bias, multiplier, bound: Interval::new(lo, hi), weight_scale: 1.0, weight_zero: 0 }
     };
     let channels = rows.iter().map(channel).collect();
     Weighted {
@@ -316,7 +316,7 @@ impl Random {
         };
         let channels = (0..dims[axis]).map(|_| channel(&mut self.rng)).collect();
         let clamp = self.clamp(zero);
-        let precision = Precision { shift: 14, wide: false };
+        let precision = Precision { shift: 14, wide: false, even: false };
         self.net.add(QAffine { channels, axis, precision, clamp }, &[x], zero)
     }
 

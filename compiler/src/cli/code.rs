@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::source::{ModelArgs, PrecisionArgs, RangesArgs};
+use super::source::{ModelArgs, NumericsArg, PrecisionArgs, RangesArgs};
 use crate::diag;
 use crate::plan::Goal;
 use crate::print::{ArenaMode, Language, WeightsMemory};
@@ -103,6 +103,7 @@ impl CodeArgs {
             settings: self.precision.settings()?,
             target: find_target(&self.target)?,
             ranges: ranges.origin()?,
+            numerics: model.numerics.map(NumericsArg::numerics),
             language: match self.lang {
                 Lang::C => Language::C,
                 Lang::Rust => Language::Rust,

@@ -118,6 +118,7 @@ fn ranges(args: &InspectArgs, source: &Source) -> diag::Result<Ranges> {
     match (&args.calib, &args.ranges) {
         (Some(data), _) => calibrate(source, data, &args.preprocess.preprocess(), args.method.method()?),
         (None, Some(file)) => read_ranges(file, source),
+        (None, None) if source.frontend.model.is_quantized() => Ok(Ranges::default()),
         (None, None) => Err(Diagnostic::error(Code::MissingRange, "this stage needs the ranges of the tensors")
             .help("add --calib DATA (samples) or --ranges FILE (from `ptqc calibrate`); the stages float and fused need neither")
             .into()),

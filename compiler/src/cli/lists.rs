@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::source::problem;
 use crate::diag::{self, Code};
-use crate::front::{REGISTRY, Row, Support};
+use crate::front::{QUANTIZED_OPERATORS, QuantizedOperator, REGISTRY, Row, Support};
 
 /// Options of the lists.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ struct TargetRow {
 /// A row of `ptqc ops`.
 #[derive(Serialize)]
 struct OperatorRow {
-    name: &'static str,
+    name: String,
     kind: &'static str,
     opsets: String,
     description: &'static str,
@@ -48,7 +48,7 @@ pub fn targets(args: &ListArgs) -> diag::Result<()> {
 /// Lists the operators.
 pub fn ops(args: &ListArgs) -> diag::Result<()> {
     let row = |row: &Row| OperatorRow {
-        name: row.op_type,
+        name: row.op_type.to_owned(),
         kind: match row.support {
             Support::Lowered(_) => "lowered",
             Support::PassThrough => "dropped",
@@ -57,8 +57,19 @@ pub fn ops(args: &ListArgs) -> diag::Result<()> {
         opsets: format!("{}-{}", row.opsets().start(), row.opsets().end()),
         description: row.summary,
     };
-    let rows: Vec<OperatorRow> = REGISTRY.iter().map(row).collect();
-    let cells = |row: &OperatorRow| [row.name, row.kind, &row.opsets, row.description].map(str::to_owned);
+    let quantized = |operator: &QuantizedOperator| OperatorRow {
+        name: match operator.domain {
+            "" => operator.op_type.to_owned(),
+            domain => format!("{domain}.{}", operator.op_type),
+        },
+        kind: "written out",
+        opsets: String::new(),
+        description: operator.summary,
+    };
+    let mut rows: Vec<OperatorRow> =
+        REGISTRY.iter().map(row).chain(QUANTIZED_OPERATORS.iter().map(quantized)).collect();
+    rows.sort_by_cached_key(|row| (row.name.contains('.'), row.name.clone()));
+    let cells = |row: &OperatorRow| [&row.name, row.kind, &row.opsets, row.description].map(str::to_owned);
     print(args, &rows, ["operator", "becomes", "opsets", "how"], cells)
 }
 

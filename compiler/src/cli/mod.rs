@@ -10,6 +10,7 @@ mod figures;
 mod inspect;
 mod lists;
 mod metrics;
+mod quantize;
 mod report;
 mod run;
 mod source;
@@ -46,6 +47,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Run the integer model on inputs and write its outputs as .npy files
     Run(run::RunArgs),
+    /// Write the quantized model as ONNX in QDQ form, for other runtimes
+    Quantize(quantize::QuantizeArgs),
     /// Compile the code for a target, run it, and measure instructions or time, flash and RAM
     Bench(bench::BenchArgs),
     /// Say what the code will cost on a target, without a compiler
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Estimate(args) => estimate::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::data::Preprocess;
@@ -12,7 +12,7 @@ use crate::calibrate::{Method, Ranges};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::files;
 pub use crate::files::{Source, open_samples};
-use crate::ir::DType;
+use crate::ir::{DType, Numerics};
 use crate::quantize::Settings;
 use crate::recipe::{PrecisionFrom, RangesFrom};
 
@@ -24,14 +24,37 @@ pub struct ModelArgs {
     /// Size of a symbolic dimension; repeat for several. A symbolic batch dimension is 1 by itself
     #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
     pub dims: Vec<(String, usize)>,
+    /// How results are rounded; without it like `ort` where the model is quantized already, else `native`
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub numerics: Option<NumericsArg>,
+}
+
+/// How results are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NumericsArg {
+    /// Fewest instructions; at most one step from the exact result
+    Native,
+    /// As ONNX Runtime's CPU kernels round; slower
+    Ort,
+}
+
+impl NumericsArg {
+    /// As the driver takes it.
+    pub fn numerics(self) -> Numerics {
+        match self {
+            NumericsArg::Native => Numerics::Native,
+            NumericsArg::Ort => Numerics::Ort,
+        }
+    }
 }
 
 /// Where the ranges come from.
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct RangesArgs {
-    /// Sample inputs to calibrate with: a .npy, a .npz (arrays by input name), or a folder of them
-    #[arg(long, value_name = "DATA", required_unless_present = "ranges", conflicts_with = "ranges")]
+    /// Sample inputs to calibrate with: a .npy, a .npz (arrays by input name), or a folder of them. A model that is
+    /// quantized already needs neither these nor --ranges
+    #[arg(long, value_name = "DATA", conflicts_with = "ranges")]
     pub calib: Option<PathBuf>,
     /// Ranges that `ptqc calibrate` has written
     #[arg(long, value_name = "FILE")]
@@ -141,7 +164,9 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
 impl ModelArgs {
     /// Reads and fuses the model.
     pub fn load(&self) -> diag::Result<Source> {
-        files::load_model(&self.model, &self.dims())
+        let mut source = files::load_model(&self.model, &self.dims())?;
+        source.frontend.numerics = self.numerics.map_or(source.frontend.numerics, NumericsArg::numerics);
+        Ok(source)
     }
 
     /// Sizes of symbolic dimensions.
@@ -156,7 +181,7 @@ impl RangesArgs {
         match (&self.calib, &self.ranges) {
             (Some(data), _) => Ok(RangesFrom::Samples(data.clone(), self.method.method()?)),
             (None, Some(file)) => Ok(RangesFrom::File(file.clone())),
-            (None, None) => Err(Diagnostic::internal("neither --calib nor --ranges is given").into()),
+            (None, None) => Ok(RangesFrom::Model),
         }
     }
 
@@ -165,6 +190,7 @@ impl RangesArgs {
         match self.origin()? {
             RangesFrom::Samples(data, method) => calibrate(source, &data, preprocess, method),
             RangesFrom::File(file) => read_ranges(&file, source),
+            RangesFrom::Model => files::own_ranges(source),
         }
     }
 }

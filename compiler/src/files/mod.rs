@@ -61,6 +61,20 @@ pub fn read_ranges(path: &Path, source: &Source) -> diag::Result<(Ranges, Diagno
     Ok((ranges, warnings))
 }
 
+/// The ranges of a model that is quantized already: none are needed.
+///
+/// Errors: it is not.
+pub fn own_ranges(source: &Source) -> diag::Result<Ranges> {
+    if source.frontend.model.is_quantized() {
+        return Ok(Ranges::default());
+    }
+    let problem = Diagnostic::error(Code::MissingRange, "nothing is known of the values that the model's tensors take");
+    Err(problem
+        .note("a model that is quantized already needs no samples; this one is not")
+        .help("give samples with --calib DATA, or the ranges that `ptqc calibrate` has written with --ranges FILE")
+        .into())
+}
+
 /// Reads a file with the precision of layers and tensors.
 pub fn read_precision_recipe(path: &Path) -> diag::Result<PrecisionRecipe> {
     let bytes = read(path)?;

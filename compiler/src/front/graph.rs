@@ -7,22 +7,24 @@ use tract_onnx::pb;
 
 use super::registry::{self, Support};
 use super::tract::Analysed;
-use super::{ModelInput, proto};
+use super::{ModelInput, proto, reals};
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::ir::{Checked, Float, Graph, Node};
-use crate::ops::import::{ModelFacts, NodeImport, OnnxNode, Value};
+use crate::ops::import::{Constant, Integers, ModelFacts, NodeImport, OnnxNode, Value};
 use crate::ops::input::Input;
+use crate::ops::requantize;
 
 /// The graph, and warnings. `refused` are tensors of operators that have been reported already.
 pub fn build(
     proto: &pb::ModelProto,
     inputs: &[ModelInput],
     analysed: &Analysed,
+    integers: &Integers,
     refused: &BTreeSet<String>,
 ) -> diag::Result<(Checked<Graph<Float>>, Diagnostics)> {
     let onnx = proto.graph.as_ref().ok_or_else(|| Diagnostic::error(Code::NotOnnx, "the file holds no graph"))?;
     let nodes: Vec<OnnxNode> = onnx.node.iter().map(proto::node).collect();
-    let facts = model_facts(proto, onnx, &nodes, analysed);
+    let facts = ModelFacts { integers: integers.clone(), ..model_facts(proto, onnx, &nodes, analysed) };
     let mut graph = Graph::default();
     let mut values = BTreeMap::new();
     let mut problems = Diagnostics::default();
@@ -92,6 +94,7 @@ fn model_facts(proto: &pb::ModelProto, onnx: &pb::GraphProto, nodes: &[OnnxNode]
             .chain(onnx.output.iter().map(|output| output.name.clone()))
             .filter(|name| !name.is_empty())
             .collect(),
+        integers: Integers::default(),
     }
 }
 
@@ -126,10 +129,11 @@ fn import_node(
 ) -> diag::Result<()> {
     let outputs = node.outputs.iter().filter(|name| !name.is_empty());
     let folded: Vec<bool> = outputs.map(|name| add_constant(values, name, analysed)).collect();
-    if folded.iter().all(|&folded| folded) {
-        return Ok(());
-    }
     let mut cx = NodeImport { node, facts, graph, values, emitted: vec![] };
+    if folded.iter().all(|&folded| folded) {
+        return keep_steps(&mut cx);
+    }
+    refuse_integers(&cx)?;
     match registry::find(&node.op_type).map(|row| row.support) {
         Some(Support::Lowered(import)) => import(&mut cx)?,
         Some(Support::PassThrough) => {
@@ -142,6 +146,32 @@ fn import_node(
         None => return Err(cx.unsupported("it stands anywhere", "`ptqc ops` lists what is supported")),
     }
     check_shapes(node, facts, graph, values)
+}
+
+/// A constant that was computed from integers with steps may have steps too.
+fn keep_steps(cx: &mut NodeImport) -> diag::Result<()> {
+    let Some(output) = cx.node.outputs.first() else { return Ok(()) };
+    if let Some(Value::Constant(constant)) = cx.values.get(output).cloned() {
+        let steps = requantize::steps(cx, cx.node, &constant.shape)?;
+        if steps.is_some() {
+            cx.values.insert(output.clone(), Value::Constant(Rc::new(Constant { steps, ..(*constant).clone() })));
+        }
+    }
+    Ok(())
+}
+
+/// Operators that compute with the integers of a quantized tensor themselves, not with the reals they stand for.
+fn refuse_integers(cx: &NodeImport) -> diag::Result<()> {
+    let node = cx.node;
+    let computes = !matches!(node.op_type.as_str(), "DequantizeLinear" | "ArgMax" | "Shape" | "Size")
+        && !reals::moves(&node.op_type);
+    match node.inputs.iter().find(|input| computes && cx.facts.integers.tensors.contains(*input)) {
+        None => Ok(()),
+        Some(input) => Err(cx.unsupported(
+            format!("it computes with the integers of the quantized tensor `{input}`"),
+            "put a DequantizeLinear before it and a QuantizeLinear behind it",
+        )),
+    }
 }
 
 /// Two independent shape inferences, ours and tract's, have to agree.

@@ -3,18 +3,24 @@
 //! tract parses, infers shapes, folds constants and executes; structure (operators, attributes, names) is read
 //! from the protobuf itself, because tract's later forms rewrite it. Import reports every problem it finds.
 
+mod encode;
 mod graph;
 mod inside;
 mod pads;
 mod preflight;
 mod proto;
+mod qoperators;
+mod reals;
 mod recurrent;
 mod registry;
+mod tensors;
 mod tract;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use encode::encode;
 pub use inside::Insides;
+pub use qoperators::{QUANTIZED_OPERATORS, QuantizedOperator};
 pub use registry::{REGISTRY, Row, Support, find as find_operator};
 pub use tract::{FloatRunner, FloatState};
 /// The protobuf types of ONNX, for tests that build models.
@@ -23,6 +29,7 @@ pub use tract_onnx::pb;
 use crate::diag::{self, Diagnostic, Diagnostics};
 use crate::ir::{Checked, Float, Graph, Shape};
 use crate::ops::FloatOp;
+use crate::ops::import::Integers;
 use crate::ops::input::Element;
 
 /// Gives the contents of a file that the model stores its weights in, by the path the model uses.
@@ -37,6 +44,8 @@ pub struct Model {
     pub inputs: Vec<ModelInput>,
     /// Warnings; never errors.
     pub warnings: Diagnostics,
+    /// What the model says of integers that stand for reals.
+    pub integers: Integers,
     executable: tract::Executable,
 }
 
@@ -71,6 +80,7 @@ pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, us
     let mut proto = tract::decode(bytes)?;
     let mut problems = Diagnostics::default();
     preflight::inline_external_data(&mut proto, external, &mut problems);
+    let integers = qoperators::write_out(&mut proto, &mut problems);
     let refused = preflight::check(&mut proto, &mut problems);
     let inputs = preflight::pin_inputs(&proto, pinned, &mut problems);
     // Operators that cannot be compiled do not hide the mistakes in the rest of the model; anything else would.
@@ -82,7 +92,7 @@ pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, us
         Err(_) if problems.has_errors() => return Err(problems),
         analysed => analysed?,
     };
-    let built = problems.collect(graph::build(&proto, &inputs, &analysed, &refused.outputs));
+    let built = problems.collect(graph::build(&proto, &inputs, &analysed, &integers, &refused.outputs));
     let reported: BTreeSet<&str> = problems.iter().filter_map(|problem| problem.location.tensor.as_deref()).collect();
     let known =
         |objection: &&Diagnostic| objection.location.tensor.as_deref().is_some_and(|tensor| reported.contains(tensor));
@@ -93,10 +103,15 @@ pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, us
     }
     let built = problems.into_result(built)?;
     let (graph, warnings) = built.ok_or_else(|| Diagnostic::internal("import failed without a problem"))?;
-    Ok(Model { graph, inputs, warnings, executable: analysed.into_executable() })
+    Ok(Model { graph, inputs, warnings, integers, executable: analysed.into_executable() })
 }
 
 impl Model {
+    /// Whether the model itself says how some of its tensors are quantized.
+    pub fn is_quantized(&self) -> bool {
+        self.graph.topological().into_iter().any(|id| matches!(self.graph.node(id).op, FloatOp::Requantize(_)))
+    }
+
     /// A runner that returns the model's outputs.
     pub fn runner(&self) -> diag::Result<FloatRunner> {
         self.executable.runner(self.executable.outputs())
@@ -112,7 +127,8 @@ impl Model {
             _ => false,
         });
         let endless: Vec<&str> = endless.filter_map(|node| node.observed.as_deref()).collect();
-        let taps = self.executable.taps().into_iter().filter(|tap| !endless.contains(&tap.as_str()));
+        let is_real = |tap: &String| !endless.contains(&tap.as_str()) && !self.integers.tensors.contains(tap);
+        let taps = self.executable.taps().into_iter().filter(is_real);
         self.executable.runner(taps.collect())
     }
 }

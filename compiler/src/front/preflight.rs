@@ -150,7 +150,7 @@ fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -
             .help("export the model with operators of the default ONNX domain only")
     } else if KNOWN_UNSUPPORTED.contains(&op_type) {
         Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` cannot be lowered to integers yet"))
-            .help(advice(op_type))
+            .help(registry::workaround(op_type))
     } else {
         Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` is no operator of ONNX that ptqc knows"))
             .help("check its spelling and its domain; `ptqc ops` lists what is supported")
@@ -165,19 +165,6 @@ fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -
             let dots = if more > NAMED_NODES { ", ..." } else { "" };
             diagnostic.note(format!("{more} more nodes use it: {}{dots}", others.join(", ")))
         }
-    }
-}
-
-fn advice(op_type: &str) -> &'static str {
-    match op_type {
-        "QuantizeLinear"
-        | "DequantizeLinear"
-        | "QLinearConv"
-        | "QLinearMatMul"
-        | "DynamicQuantizeLinear"
-        | "ConvInteger"
-        | "MatMulInteger" => "the model is already quantized: give ptqc the float model it was made from",
-        _ => registry::workaround(op_type),
     }
 }
 
@@ -218,6 +205,9 @@ fn check_tensors(graph: &pb::GraphProto, problems: &mut Diagnostics) {
 
 /// Number of elements a tensor really holds; `None` for element types that are not supported.
 fn stored_elements(tensor: &pb::TensorProto) -> Option<usize> {
+    if let 21 | 22 = tensor.data_type {
+        return Some(super::tensors::decode(tensor).map_or(usize::MAX, |stored| stored.data.len()));
+    }
     let bytes = match tensor.data_type {
         1 | 6 | 12 => 4,
         2 | 3 | 9 => 1,

@@ -6,8 +6,8 @@ use crate::ops::reduce::Reduction;
 use crate::ops::unary::{Plain, Relation};
 use crate::ops::{
     add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, gather,
-    linear, log_softmax, lrn, max_pool, mean, mul, normalize, one_hot, pad, pick, prelu, recurrent, reduce, resample,
-    reshape, resize, select, slice, softmax, sum, top_k, transpose, triangle, unary,
+    linear, log_softmax, lrn, max_pool, mean, mul, normalize, one_hot, pad, pick, prelu, recurrent, reduce, requantize,
+    resample, reshape, resize, select, slice, softmax, sum, top_k, transpose, triangle, unary,
 };
 
 /// What happens to an operator.
@@ -52,7 +52,7 @@ impl Row {
             | "Sign"
             | "Sinh"
             | "Where" => 9,
-            "Resize" | "ThresholdedRelu" => 10,
+            "DequantizeLinear" | "QuantizeLinear" | "Resize" | "ThresholdedRelu" => 10,
             "CumSum" | "GatherElements" | "GatherND" | "Range" | "Round" => 11,
             "Celu" | "GreaterOrEqual" | "LessOrEqual" => 12,
             "HardSwish" | "Trilu" => 14,
@@ -108,6 +108,11 @@ pub const REGISTRY: &[Row] = &[
         "DepthToSpace",
         depth_to_space::import_depth_to_space,
         "no code where the layout can be chosen, else one copy",
+    ),
+    lowered(
+        "DequantizeLinear",
+        requantize::import_dequantize,
+        "no code: weights keep their integers, activations their scale and zero point",
     ),
     lowered(
         "Div",
@@ -180,6 +185,11 @@ pub const REGISTRY: &[Row] = &[
     lowered("PRelu", prelu::import, "two products and one rounding; constant slopes"),
     lowered("Pad", pad::import, "folds into a convolution or pooling, or copies; all modes"),
     lowered("Pow", unary::import_pow, "table; exponent or base is one constant number"),
+    lowered(
+        "QuantizeLinear",
+        requantize::import_quantize,
+        "its producer computes with this scale and zero point, or a table",
+    ),
     lowered("RMSNormalization", normalize::import_rms, "exact sum, reciprocal root in integers"),
     lowered("RNN", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
     folded("Range"),
@@ -271,13 +281,10 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Col2Im",
     "Compress",
     "ConcatFromSequence",
-    "ConvInteger",
     "CumProd",
     "DFT",
     "DeformConv",
-    "DequantizeLinear",
     "Det",
-    "DynamicQuantizeLinear",
     "Einsum",
     "EyeLike",
     "GlobalLpPool",
@@ -293,7 +300,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Loop",
     "LpNormalization",
     "LpPool",
-    "MatMulInteger",
     "MaxRoiPool",
     "MaxUnpool",
     "MelWeightMatrix",
@@ -305,9 +311,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Optional",
     "OptionalGetElement",
     "OptionalHasElement",
-    "QLinearConv",
-    "QLinearMatMul",
-    "QuantizeLinear",
     "RandomNormal",
     "RandomNormalLike",
     "RandomUniform",

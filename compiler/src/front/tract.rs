@@ -13,7 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::tract_core::ops::array::StridedSlice;
 
-use super::{ModelInput, pads};
+use super::{ModelInput, pads, reals};
 use crate::diag::{self, Code, Diagnostic};
 use crate::ir::Shape;
 use crate::ops::import::{Constant, ConstantData};
@@ -93,7 +93,7 @@ fn damaged(what: &str) -> Diagnostic {
 /// Infers all shapes and folds all constants. `proto` has passed the preflight, except for operators that nothing can
 /// be done about: those that compute the tensors `refused`.
 pub fn analyse(proto: &pb::ModelProto, inputs: &[ModelInput], refused: &BTreeSet<String>) -> diag::Result<Analysed> {
-    let mut named = pads::rewritten(with_unique_names(proto));
+    let mut named = pads::rewritten(reals::rewritten(with_unique_names(proto)));
     for node in nodes_mut(&mut named).filter(|node| node.output.iter().any(|output| refused.contains(output))) {
         hide(node);
     }
@@ -263,7 +263,7 @@ impl Analysed {
             }
             _ => return None,
         };
-        Some(Constant { shape, data })
+        Some(Constant { shape, data, steps: None })
     }
 
     /// Whether a tensor holds reals. Of any width: what stands behind a `ConstantOfShape` without value is 64 bits wide
@@ -305,7 +305,7 @@ impl Executable {
     pub fn taps(&self) -> Vec<String> {
         let inputs = &self.0.model.inputs;
         let is_input = |name: &str| self.0.outlets.get(name).is_some_and(|outlet| inputs.contains(outlet));
-        let is_number = |name: &str| self.0.is_float(name) || is_input(name);
+        let is_number = |name: &str| !reals::is_step(name) && self.0.is_float(name) || is_input(name);
         let computed = |name: &&String| is_number(name) && self.0.constant(name).is_none();
         self.0.outlets.keys().filter(computed).cloned().collect()
     }

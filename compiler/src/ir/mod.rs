@@ -10,9 +10,9 @@ mod tensor;
 mod window;
 
 pub use graph::{Checked, Graph, GraphError, GraphOutput, Node, NodeId, Operator, Origin, Stage};
-pub use numbers::{Clamp, Multiplier, Params, Range, RealClamp, Scale, round_half_even};
+pub use numbers::{Clamp, Multiplier, Numerics, Params, Range, RealClamp, Rounding, Scale, round_half_even};
 pub use shape::Shape;
-pub use tensor::{DType, Encoding, FloatTensor, QuantType};
+pub use tensor::{DType, Encoding, FloatTensor, QuantType, Steps};
 pub use window::{Taps, Window};
 
 pub use crate::program::Interval;

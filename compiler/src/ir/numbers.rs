@@ -154,17 +154,75 @@ pub fn round_half_even(value: f64) -> i64 {
     value.round_ties_even() as i64
 }
 
+/// Which arithmetic results follow where the real definition leaves a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Numerics {
+    /// Fixed shifts that every processor does in one or two instructions; ties go up. At most one step from the real
+    /// result, and that in a few of 100,000 elements.
+    #[default]
+    Native,
+    /// ONNX Runtime's scales, which are products and quotients of 32-bit floats, applied exactly; ties go to even. Its
+    /// CPU kernels round the product once more to 24 bits, which matters in a few of 1,000,000 elements.
+    Ort,
+}
+
+impl Numerics {
+    /// All profiles.
+    pub const ALL: [Numerics; 2] = [Numerics::Native, Numerics::Ort];
+
+    /// Name on the command line and in emitted files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Numerics::Native => "native",
+            Numerics::Ort => "ort",
+        }
+    }
+}
+
 /// The real factor of a requantization as integers.
 ///
-/// `apply` is the definition of requantization, native profile: with `m` the factor,
+/// `apply` is the definition of requantization. Native profile: with `m` the factor,
 /// `mantissa = round(m * 2^(31 - left_shift))` and
 /// `apply(acc) = ((acc << left_shift) * mantissa + 2^30) >> 31`,
 /// a 64-bit product and an arithmetic shift: rounds to nearest, ties up.
 /// `left_shift` is 0 unless `m` rounds to 1 or more.
+///
+/// Exact form: `mantissa = round(m * 2^shift)` and `apply(acc) = acc * mantissa / 2^shift`, ties to even.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Multiplier {
-    mantissa: i32,
+    mantissa: i64,
     left_shift: u32,
+    rounding: Rounding,
+}
+
+/// How a product with `shift` fractional bits becomes an integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rounding {
+    /// Fractional bits; at least 1.
+    pub shift: u32,
+    /// Whether ties go to even instead of up.
+    pub even: bool,
+}
+
+impl Rounding {
+    /// The native profile's.
+    pub const NATIVE: Rounding = Rounding { shift: 31, even: false };
+
+    /// The nearest integer.
+    pub fn apply(self, product: i64) -> i64 {
+        // The quotient of a number of 64 bits.
+        self.apply_wide(product.into()) as i64
+    }
+
+    /// The nearest integer to a product of any width.
+    pub fn apply_wide(self, product: i128) -> i128 {
+        let half = 1i128 << (self.shift - 1);
+        match self.even {
+            false => (product + half) >> self.shift,
+            // One less than a half, unless the integer below is odd.
+            true => (product + half - 1 + ((product >> self.shift) & 1)) >> self.shift,
+        }
+    }
 }
 
 impl Multiplier {
@@ -176,23 +234,49 @@ impl Multiplier {
         (0..31).find_map(|left_shift| {
             let mantissa = round_half_even(factor * f64::from(1u32 << (31 - left_shift)));
             let mantissa = i32::try_from(mantissa).ok()?;
-            Some(Multiplier { mantissa, left_shift })
+            Some(Multiplier { mantissa: mantissa.into(), left_shift, rounding: Rounding::NATIVE })
         })
+    }
+
+    /// The multiplier in its exact form, with so many fractional bits; `None` if it vanishes, or if its product with the
+    /// largest `reach` of an accumulator may not fit 64 bits.
+    pub fn exact(factor: f64, shift: u32, reach: i64) -> Option<Multiplier> {
+        let mantissa = round_half_even(factor * 2f64.powi(i32::try_from(shift).ok()?));
+        let fits = i128::from(mantissa) * i128::from(reach.max(1)) < i128::from(i64::MAX / 4);
+        let rounding = Rounding { shift, even: true };
+        (mantissa > 0 && fits).then_some(Multiplier { mantissa, left_shift: 0, rounding })
+    }
+
+    /// Fractional bits with which every one of these factors keeps the 24 bits of a 32-bit float.
+    pub fn exact_shift(factors: impl Iterator<Item = f64>) -> u32 {
+        let smallest = factors.filter(|&factor| factor > 0.0).fold(1.0, f64::min);
+        // Beyond this a factor vanishes against any accumulator of 32 bits.
+        (23 - smallest.log2().floor() as i32).clamp(1, 56) as u32
     }
 
     /// One half, exactly.
     pub fn half() -> Multiplier {
-        Multiplier { mantissa: 1 << 30, left_shift: 0 }
+        Multiplier { mantissa: 1 << 30, left_shift: 0, rounding: Rounding::NATIVE }
     }
 
-    /// The 31-bit mantissa, not negative.
+    /// The mantissa of the native form: 31 bits, not negative.
     pub fn mantissa(self) -> i32 {
-        self.mantissa
+        self.mantissa as i32
     }
 
     /// The shift to the left before the multiplication.
     pub fn left_shift(self) -> u32 {
         self.left_shift
+    }
+
+    /// What the product becomes an integer by.
+    pub fn rounding(self) -> Rounding {
+        self.rounding
+    }
+
+    /// The mantissa with its left shift applied: `((acc << k) * m + 2^30) >> 31` is `(acc * (m << k) + 2^30) >> 31`.
+    pub fn factor(self) -> i64 {
+        self.mantissa << self.left_shift
     }
 
     /// Whether [`Multiplier::apply`], or for accumulators of more than 32 bits [`Multiplier::apply_wide`], can be
@@ -210,25 +294,32 @@ impl Multiplier {
         factor < 1 << 45 && (high + 1) * factor < 1 << 61
     }
 
+    /// The same for results of a type: those of more than 8 bits need not be shifted in 32 bits, because no kernel for
+    /// bytes computes them.
+    pub fn accepts_for(self, bound: Interval, result: DType) -> bool {
+        let factor = i128::from(self.mantissa) << self.left_shift;
+        let most = bound.lo.abs().max(bound.hi.abs());
+        let fits = most * factor < 1 << 62 || factor < 1 << 45 && ((most >> 16) + 1) * factor < 1 << 61;
+        self.accepts(bound) || result.bits() > 8 && fits
+    }
+
     /// Requantizes an accumulator.
     pub fn apply(self, acc: i32) -> i32 {
-        let product = (i64::from(acc) << self.left_shift) * i64::from(self.mantissa);
-        ((product + (1 << 30)) >> 31) as i32
+        let steps = self.rounding.apply((i64::from(acc) << self.left_shift) * self.mantissa);
+        steps.clamp(i32::MIN.into(), i32::MAX.into()) as i32
     }
 
     /// The same for an accumulator of any width; the result can have more than 32 bits until it is clamped.
     pub fn apply_wide(self, acc: i64) -> i64 {
         let product = (i128::from(acc) << self.left_shift) * i128::from(self.mantissa);
-        ((product + (1 << 30)) >> 31) as i64
+        self.rounding.apply_wide(product) as i64
     }
 }
 
 impl fmt::Display for Multiplier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.left_shift {
-            0 => write!(f, "{}/2^31", self.mantissa),
-            shift => write!(f, "{}/2^{}", self.mantissa, 31 - shift),
-        }
+        let even = if self.rounding.even { " to even" } else { "" };
+        write!(f, "{}/2^{}{even}", self.mantissa, self.rounding.shift - self.left_shift)
     }
 }
 

@@ -11,13 +11,83 @@ pub struct FloatTensor {
     pub shape: Shape,
     /// The elements.
     pub data: Vec<f32>,
+    /// Where the model stores the tensor as integers: their steps, of which every element is a multiple.
+    pub steps: Option<Steps>,
+}
+
+/// The steps of a tensor that was dequantized: one for all elements, or one for each index of an axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Steps {
+    /// Positive; one, or as many as the axis is long.
+    pub scales: Vec<f32>,
+    /// The axis that several scales run along.
+    pub axis: Option<usize>,
+}
+
+impl Steps {
+    /// The steps after a transpose: axis `i` of the result is axis `order[i]`.
+    pub fn transposed(&self, order: &[usize]) -> Steps {
+        let axis = self.axis.and_then(|axis| order.iter().position(|&from| from == axis));
+        Steps { scales: self.scales.clone(), axis }
+    }
+
+    /// The steps of the same elements under another shape; `None` if the axis does not survive.
+    pub fn reshaped(&self, from: &Shape, to: &Shape) -> Option<Steps> {
+        let Some(axis) = self.axis else { return Some(self.clone()) };
+        let inner = |shape: &Shape, axis: usize| shape.dims()[axis + 1..].iter().product::<usize>();
+        let wanted = (*from.dims().get(axis)?, inner(from, axis));
+        let axis = (0..to.rank()).find(|&axis| (to.dims()[axis], inner(to, axis)) == wanted)?;
+        Some(Steps { scales: self.scales.clone(), axis: Some(axis) })
+    }
+
+    /// A step for each of `rows` indices of the first axis; `None` if the steps run along another.
+    pub fn by_row(&self, rows: usize) -> Option<Vec<f32>> {
+        match self.axis {
+            None => Some(vec![*self.scales.first()?; rows]),
+            Some(0) if self.scales.len() == rows => Some(self.scales.clone()),
+            Some(_) => None,
+        }
+    }
 }
 
 impl FloatTensor {
     /// A tensor of `data`, which must have as many elements as the shape says.
     pub fn new(shape: Shape, data: Vec<f32>) -> Self {
         assert_eq!(shape.len(), data.len(), "a tensor of shape {shape} has as many elements");
-        FloatTensor { shape, data }
+        FloatTensor { shape, data, steps: None }
+    }
+
+    /// The same tensor, of which it is known that it was integers.
+    pub fn with_steps(self, steps: Option<Steps>) -> Self {
+        FloatTensor { steps, ..self }
+    }
+
+    /// The same elements under another shape, which must have as many.
+    pub fn reshaped(self, shape: Shape) -> Self {
+        let steps = self.steps.and_then(|steps| steps.reshaped(&self.shape, &shape));
+        FloatTensor::new(shape, self.data).with_steps(steps)
+    }
+
+    /// Every element times `factor`.
+    pub fn scaled(mut self, factor: f32) -> Self {
+        self.data.iter_mut().for_each(|value| *value *= factor);
+        if let Some(steps) = &mut self.steps {
+            steps.scales.iter_mut().for_each(|scale| *scale *= factor.abs());
+        }
+        self
+    }
+
+    /// Multiplies each index `i` of the first axis by `factors[i]`.
+    pub fn scale_rows(&mut self, factors: &[f32]) {
+        let row_len = self.data.len() / factors.len().max(1);
+        for (row, factor) in self.data.chunks_exact_mut(row_len.max(1)).zip(factors) {
+            row.iter_mut().for_each(|value| *value *= factor);
+        }
+        let scales = self.steps.as_ref().and_then(|steps| steps.by_row(factors.len()));
+        self.steps = scales.map(|scales| {
+            let scales = scales.iter().zip(factors).map(|(scale, factor)| scale * factor.abs()).collect();
+            Steps { scales, axis: Some(0) }
+        });
     }
 
     /// The same elements with permuted axes: axis `i` of the result is axis `order[i]` of `self`.
@@ -30,7 +100,7 @@ impl FloatTensor {
                 self.data[index.iter().zip(order).map(|(i, &axis)| i * strides[axis]).sum::<usize>()]
             })
             .collect();
-        FloatTensor { shape, data }
+        FloatTensor { shape, data, steps: self.steps.as_ref().map(|steps| steps.transposed(order)) }
     }
 }
 

@@ -35,7 +35,7 @@ pub fn build_sum(b: &mut LayerBuilder) {
             value.mul(Expr::Const(ty, i64::from(sum.sum.factors[port])))
         };
         let total = operands.iter().enumerate().map(term).fold(Expr::Const(ty, sum.sum.offset), Expr::add);
-        let value = finish_sum(total, sum.precision, sum.clamp);
+        let value = finish_sum(f, total, sum.precision, sum.clamp);
         f.store(y, at[operands.len()].clone(), value);
     });
 }
@@ -103,6 +103,7 @@ pub fn build_prelu(b: &mut LayerBuilder) {
         let slope = f.load(slopes, at[1].clone());
         let factor = Expr::select(Cmp::Lt, value.clone(), Expr::i32(0), slope, positive.clone());
         let sum = value.cast_to(ty).mul(factor.cast_to(ty)).add(Expr::Const(ty, prelu.positive.offset));
-        f.store(y, at[2].clone(), finish_sum(sum, prelu.precision, prelu.clamp));
+        let value = finish_sum(f, sum, prelu.precision, prelu.clamp);
+        f.store(y, at[2].clone(), value);
     });
 }

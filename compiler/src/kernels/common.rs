@@ -1,7 +1,7 @@
 //! What kernels share: loop nests, requantization.
 
 use super::LayerBuilder;
-use crate::ir::{Clamp, Interval, Multiplier};
+use crate::ir::{Clamp, Interval, Multiplier, Rounding};
 use crate::ops::fits_i32;
 use crate::ops::steps::{Steps, THRESHOLDS};
 use crate::plan::Dim;
@@ -44,41 +44,50 @@ pub struct Requantize {
     pub bound: Interval,
     /// The largest multiplier: mantissa with its shift applied.
     pub largest: i128,
+    /// How products become integers.
+    pub rounding: Rounding,
     /// The integer that stands for 0 in the result.
     pub output_zero: i32,
     /// Bounds of the result.
     pub clamp: Clamp,
 }
 
-/// A mantissa with its left shift applied: `((acc << k) * m + 2^30) >> 31` is `(acc * (m << k) + 2^30) >> 31`.
-pub fn factor(multiplier: Multiplier) -> i64 {
-    i64::from(multiplier.mantissa()) << multiplier.left_shift()
-}
-
 /// Multipliers as constant data: 32 bits unless one of them needs a shift to the left.
 pub fn multiplier_blob(b: &mut LayerBuilder, multipliers: &[Multiplier]) -> Buffer {
-    let factors: Vec<i64> = multipliers.iter().copied().map(factor).collect();
+    let factors: Vec<i64> = multipliers.iter().map(|multiplier| multiplier.factor()).collect();
     let wide = factors.iter().any(|&factor| i32::try_from(factor).is_err());
-    b.blob("multiplier", "Requantization multipliers, 2^31 is one.", if wide { Elem::I64 } else { Elem::I32 }, factors)
+    let shift = multipliers.first().map_or(31, |multiplier| multiplier.rounding().shift);
+    let doc = format!("Requantization multipliers, 2^{shift} is one.");
+    b.blob("multiplier", &doc, if wide { Elem::I64 } else { Elem::I32 }, factors)
 }
 
 impl Requantize {
+    /// From accumulators within `bound`, by some of `multipliers`, which round alike.
+    pub fn new(bound: Interval, multipliers: &[Multiplier], output_zero: i32, clamp: Clamp) -> Requantize {
+        let largest = multipliers.iter().map(|multiplier| i128::from(multiplier.factor())).max().unwrap_or(0);
+        let rounding = multipliers.first().map_or(Rounding::NATIVE, |multiplier| multiplier.rounding());
+        Requantize { bound, largest, rounding, output_zero, clamp }
+    }
+
     /// Whether accumulator times multiplier fits 64 bits.
     fn fits_product(self) -> bool {
         self.bound.lo.abs().max(self.bound.hi.abs()) * self.largest < i128::from(i64::MAX / 2)
     }
 
-    /// `clamp(output_zero + ((acc * multiplier + 2^30) >> 31))`; both are of any signed type.
+    /// `clamp(output_zero + round(acc * multiplier / 2^shift))`; both are of any signed type.
     pub fn apply(self, f: &mut FunctionBuilder, acc: Expr, multiplier: Expr) -> Expr {
         let multiplier = match multiplier {
             Expr::Const(Type::I64, _) => multiplier,
             other => other.cast(Type::I64),
         };
-        let steps = match self.fits_product() {
-            true => acc.cast(Type::I64).mul(multiplier).add(Expr::i64(1 << 30)).shr(31),
-            false => in_two_parts(f, acc, multiplier),
+        let Rounding { shift, even } = self.rounding;
+        let half = 1i64 << (shift - 1);
+        let steps = match (even, self.fits_product()) {
+            (true, _) => half_even(f, acc.cast(Type::I64).mul(multiplier), shift),
+            (false, true) => acc.cast(Type::I64).mul(multiplier).add(Expr::i64(half)).shr(shift),
+            (false, false) => in_two_parts(f, acc, multiplier),
         };
-        let reach = |acc: i128| ((acc * self.largest + (1 << 30)) >> 31) + i128::from(self.output_zero);
+        let reach = |acc: i128| ((acc * self.largest + i128::from(half)) >> shift) + i128::from(self.output_zero);
         let (lo, hi) = (reach(self.bound.lo).min(reach(0)), reach(self.bound.hi).max(reach(0)));
         // With a large multiplier the clamp has to come before the narrowing.
         let narrow = fits_i32(Interval::new(lo - 256, hi + 256));
@@ -91,6 +100,16 @@ impl Requantize {
         let result = clamped(shifted, ty, self.clamp);
         if narrow { result } else { result.cast(Type::I32) }
     }
+}
+
+/// The integer nearest to `product / 2^shift`, ties to even: one less than a half is added, unless the integer below is
+/// odd.
+pub fn half_even(f: &mut FunctionBuilder, product: Expr, shift: u32) -> Expr {
+    let product = f.bind("product", Type::I64, product);
+    let below = f.bind("below", Type::I64, product.clone().shr(shift));
+    let odd = below.clone().sub(below.shr(1).mul(Expr::i64(2)));
+    let odd = odd.max(Expr::i64(0)).min(Expr::i64(1));
+    product.add(odd).add(Expr::i64((1 << (shift - 1)) - 1)).shr(shift)
 }
 
 /// `(acc * multiplier + 2^30) >> 31` where the product has more than 64 bits; see

@@ -1,6 +1,6 @@
 //! Convolution, direct: for each output position and channel, the products under the window.
 
-use super::common::{Requantize, address, factor, less, loops, multiplier_blob};
+use super::common::{Requantize, address, less, loops, multiplier_blob};
 use super::elementwise::added_to;
 use super::{LayerBuilder, strides};
 use crate::ir::{DType, Interval};
@@ -39,8 +39,10 @@ pub fn build(b: &mut LayerBuilder) {
 fn packed(conv: &QConv) -> Vec<i64> {
     let (inputs, taps) = (conv.group_inputs(), conv.window.taps());
     let mut packed = Vec::with_capacity(conv.weighted.weights.len());
-    for row in conv.weighted.weights.chunks_exact(inputs * taps) {
-        packed.extend((0..taps).flat_map(|tap| (0..inputs).map(move |i| i64::from(row[i * taps + tap]))));
+    for channel_idx in 0..conv.weighted.channels.len() {
+        let row: Vec<i32> = conv.weighted.factors(channel_idx).collect();
+        let at = (0..taps).flat_map(|tap| (0..inputs).map(move |i| i * taps + tap));
+        packed.extend(at.map(|at| i64::from(row[at])));
     }
     packed
 }
@@ -71,7 +73,7 @@ impl<'a> Data<'a> {
     pub fn new(b: &mut LayerBuilder<'a>, weighted: &Weighted, packed: Vec<i64>, folded: bool) -> Data<'a> {
         let zero = i64::from(weighted.input_zero);
         let bias = |channel_idx: usize| {
-            let sum: i64 = weighted.row(channel_idx).iter().map(|&w| i64::from(w)).sum();
+            let sum: i64 = weighted.factors(channel_idx).map(i64::from).sum();
             i64::from(weighted.channels[channel_idx].bias) - if folded { zero * sum } else { 0 }
         };
         let biases: Vec<i64> = (0..weighted.channels.len()).map(bias).collect();
@@ -85,17 +87,17 @@ impl<'a> Data<'a> {
             true => "Weights, two in a byte, one row for each output channel, input channels innermost.",
             false => "Weights, one row for each output channel, input channels innermost.",
         };
-        let weights = b.blob("weights", doc, if pairs { Elem::I4 } else { Elem::I8 }, packed);
+        let elem = match packed.iter().all(|&w| i8::try_from(w).is_ok()) {
+            _ if pairs => Elem::I4,
+            true => Elem::I8,
+            false => Elem::I16,
+        };
+        let weights = b.blob("weights", doc, elem, packed);
         let doc = if folded { "Biases, less the input's zero point times the sum of the weights." } else { "Biases." };
         let bias = b.blob("bias", doc, Elem::I32, biases);
         let uniform = multipliers.iter().all(|&multiplier| multiplier == multipliers[0]);
-        let multiplier = if uniform { Err(factor(multipliers[0])) } else { Ok(multiplier_blob(b, &multipliers)) };
-        let requantize = Requantize {
-            bound,
-            largest: multipliers.iter().map(|&m| i128::from(factor(m))).max().unwrap_or(0),
-            output_zero: weighted.output_zero,
-            clamp: weighted.clamp,
-        };
+        let multiplier = if uniform { Err(multipliers[0].factor()) } else { Ok(multiplier_blob(b, &multipliers)) };
+        let requantize = Requantize::new(bound, &multipliers, weighted.output_zero, weighted.clamp);
         let added = b.layer.added.as_ref().map(|added| (added, b.x(b.layer.operands.len() - 1)));
         let (channels, sum) = (weighted.channels.len(), if fits_i32(bound) { Type::I32 } else { Type::I64 });
         Data { weights, bias, multiplier, requantize, input_zero, channels, sum, bound: exact, pairs, added }
@@ -141,7 +143,7 @@ impl<'a> Data<'a> {
         let mut value = self.requantize.apply(f, Expr::Reg(acc), multiplier);
         if let Some((added, addend)) = self.added {
             let term = f.bind("term", Type::I32, value);
-            value = added_to(added, term, f.load(addend, y.1.clone()));
+            value = added_to(f, added, term, f.load(addend, y.1.clone()));
         }
         f.store(y.0, y.1, value);
     }

@@ -1,13 +1,13 @@
 //! Operators that compute each element by itself: tables, per-channel affine maps, sums, products.
 
-use super::common::{Requantize, clamped, factor, less, loops};
+use super::common::{Requantize, clamped, half_even, less, loops};
 use super::{LayerBuilder, elem};
 use crate::ir::Clamp;
 use crate::ops::QuantOp;
 use crate::ops::fixed_sum::Precision;
 use crate::ops::mul::reach;
 use crate::plan::{Added, Dim, View, nest};
-use crate::program::{Elem, Expr, Type};
+use crate::program::{Elem, Expr, FunctionBuilder, Type};
 
 /// `entries[q + 128]`.
 pub fn build_table(b: &mut LayerBuilder) {
@@ -53,7 +53,8 @@ pub fn build_rescale(b: &mut LayerBuilder) {
     loops(&mut b.f, &dims, 2, &mut |f, at| {
         let product = f.load(x, at[0].clone()).cast_to(ty).mul(Expr::Const(ty, i64::from(rescale.sum.factors[0])));
         let sum = product.add(Expr::Const(ty, rescale.sum.offset));
-        f.store(y, at[1].clone(), finish_sum(sum, rescale.precision, rescale.clamp));
+        let value = finish_sum(f, sum, rescale.precision, rescale.clamp);
+        f.store(y, at[1].clone(), value);
     });
 }
 
@@ -70,7 +71,8 @@ pub fn build_affine(b: &mut LayerBuilder) {
     loops(&mut b.f, &dims, 3, &mut |f, at| {
         let product = f.load(x, at[0].clone()).cast_to(ty).mul(f.load(factors, at[1].clone()).cast_to(ty));
         let sum = product.add(f.load(offsets, at[1].clone()));
-        f.store(y, at[2].clone(), finish_sum(sum, affine.precision, affine.clamp));
+        let value = finish_sum(f, sum, affine.precision, affine.clamp);
+        f.store(y, at[2].clone(), value);
     });
 }
 
@@ -85,33 +87,29 @@ pub fn build_add(b: &mut LayerBuilder) {
             value.mul(Expr::Const(ty, i64::from(add.sum.factors[port])))
         };
         let sum = term(x0, 0).add(term(x1, 1)).add(Expr::Const(ty, add.sum.offset));
-        f.store(y, at[2].clone(), finish_sum(sum, add.precision, add.clamp));
+        let value = finish_sum(f, sum, add.precision, add.clamp);
+        f.store(y, at[2].clone(), value);
     });
 }
 
 /// The sum of a layer's result with an element of another tensor.
-pub fn added_to(added: &Added, term: Expr, other: Expr) -> Expr {
+pub fn added_to(f: &mut FunctionBuilder, added: &Added, term: Expr, other: Expr) -> Expr {
     let (add, ty) = (&added.add, sum_type(added.add.precision));
     let product = |value: Expr, port: usize| value.cast_to(ty).mul(Expr::Const(ty, i64::from(add.sum.factors[port])));
     let sum = product(term, added.port).add(product(other, 1 - added.port)).add(Expr::Const(ty, add.sum.offset));
-    finish_sum(sum, add.precision, add.clamp)
+    finish_sum(f, sum, add.precision, add.clamp)
 }
 
 /// `clamp(y_zero + multiplier((a - a_zero) * (b - b_zero)))`.
 pub fn build_mul(b: &mut LayerBuilder) {
     let Some(QuantOp::Mul(mul)) = b.op() else { return };
     let dims = common_loops(b, &[]);
-    let requantize = Requantize {
-        bound: reach(mul.types),
-        largest: i128::from(factor(mul.multiplier)),
-        output_zero: mul.output_zero,
-        clamp: mul.clamp,
-    };
+    let requantize = Requantize::new(reach(mul.types), &[mul.multiplier], mul.output_zero, mul.clamp);
     let (x0, x1, y) = (b.x(0), b.x(1), b.y());
     loops(&mut b.f, &dims, 3, &mut |f, at| {
         let a = less(f.load(x0, at[0].clone()), mul.zeros[0]);
         let product = a.mul(less(f.load(x1, at[1].clone()), mul.zeros[1]));
-        let value = requantize.apply(f, product, Expr::i64(factor(mul.multiplier)));
+        let value = requantize.apply(f, product, Expr::i64(mul.multiplier.factor()));
         f.store(y, at[2].clone(), value);
     });
 }
@@ -131,7 +129,12 @@ pub fn sum_type(precision: Precision) -> Type {
 }
 
 /// From a sum to the result.
-pub fn finish_sum(sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
-    let result = clamped(sum.shr(precision.shift), sum_type(precision), clamp);
+pub fn finish_sum(f: &mut FunctionBuilder, sum: Expr, precision: Precision, clamp: Clamp) -> Expr {
+    let steps = match precision.even {
+        // The sum holds one half already.
+        true => half_even(f, sum.sub(Expr::i64(1 << (precision.shift - 1))), precision.shift),
+        false => sum.shr(precision.shift),
+    };
+    let result = clamped(steps, sum_type(precision), clamp);
     if precision.wide { result.cast(Type::I32) } else { result }
 }

@@ -14,8 +14,8 @@ pub fn build(b: &mut LayerBuilder) {
     let mut order: Vec<usize> = (0..offsets.len()).collect();
     order.sort_by_key(|&k| offsets[k]);
     let step = if order.len() > 1 { offsets[order[1]] } else { 1 };
-    let rows = linear.weighted.weights.chunks_exact(linear.row_len());
-    let packed = rows.flat_map(|row| order.iter().map(|&k| i64::from(row[k]))).collect();
+    let rows = (0..linear.weighted.channels.len()).map(|n| linear.weighted.factors(n).collect::<Vec<_>>());
+    let packed = rows.flat_map(|row| order.iter().map(|&k| i64::from(row[k])).collect::<Vec<_>>()).collect();
     let data = Data::new(b, &linear.weighted, packed, true);
     let last = x.ty.shape.rank() - 1;
     let dims = match nest(&[&x.view.without(last), &y.view.without(last)]) {

@@ -1,6 +1,6 @@
 //! Product of two tensors: for each row of the first and each column of the second, the sum of products.
 
-use super::common::{Requantize, factor, less, loops};
+use super::common::{Requantize, less, loops};
 use super::{LayerBuilder, strides};
 use crate::ops::QuantOp;
 use crate::plan::{Dim, joined};
@@ -29,12 +29,7 @@ pub fn build(b: &mut LayerBuilder) {
     };
     let dims = joined((0..rank).map(dim).collect());
     let (a_step, b_step) = (operands[0][rank - 1] as i64, operands[1][rank - 2] as i64);
-    let requantize = Requantize {
-        bound: product.bound,
-        largest: i128::from(factor(product.multiplier)),
-        output_zero: product.output_zero,
-        clamp: product.clamp,
-    };
+    let requantize = Requantize::new(product.bound, &[product.multiplier], product.output_zero, product.clamp);
     let (a, x, y) = (b.x(0), b.x(1), b.y());
     loops(&mut b.f, &dims, 3, &mut |f, at| {
         let acc = f.mutable("acc", Type::I32, Expr::i32(0));
@@ -43,7 +38,7 @@ pub fn build(b: &mut LayerBuilder) {
             let right = less(f.load(x, at[1].clone() + t * b_step), product.zeros[1]);
             f.accumulate(acc, left.mul(right));
         });
-        let value = requantize.apply(f, Expr::Reg(acc), Expr::i64(factor(product.multiplier)));
+        let value = requantize.apply(f, Expr::Reg(acc), Expr::i64(product.multiplier.factor()));
         f.store(y, at[2].clone(), value);
     });
 }

@@ -35,7 +35,7 @@ use std::fmt;
 use ptqc_target_runtimes::{Feature, Target};
 
 use crate::ir::QuantType;
-use crate::ops::QuantOp;
+use crate::ops::{QuantOp, QuantOperator};
 use crate::plan::{Goal, Layer, Overlap, Plan, PlannedTensor, Shared, TensorId, View, Work};
 use crate::program::{Access, Assembly, Blob, BlobId, Buffer, Elem, Function, FunctionBuilder, VectorUnit};
 
@@ -66,6 +66,8 @@ pub struct Kernel {
     pub replaces: fn(&Layer, &Plan) -> bool,
     /// Whether it can add another tensor to the result before it is stored; see [`Layer::added`].
     pub adds: bool,
+    /// Whether it computes every form of its operators; see [`QuantOperator::is_unusual`](crate::ops::QuantOperator).
+    pub complete: bool,
     /// Whether it is a function of assembly. Such a function gets the addresses of all its buffers, even where two of
     /// them share memory.
     pub assembly: bool,
@@ -109,6 +111,7 @@ const LOOPS: &[Kernel] = &[
         name: "conv",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Conv(_))),
         adds: true,
+        complete: true,
         build: conv::build,
         ..LOOP
     },
@@ -116,6 +119,7 @@ const LOOPS: &[Kernel] = &[
         name: "linear",
         accepts: |layer, _| matches!(layer.work, Work::Operator(QuantOp::Linear(_))),
         adds: true,
+        complete: true,
         build: linear::build,
         ..LOOP
     },
@@ -193,6 +197,7 @@ const PORTABLE: Kernel = Kernel {
     lead: |_, _| None,
     replaces: |_, _| false,
     adds: false,
+    complete: false,
     assembly: false,
     build: |_| {},
 };
@@ -201,7 +206,7 @@ const PORTABLE: Kernel = Kernel {
 pub const UNDECIDED: &Kernel = &Kernel { name: "undecided", ..PORTABLE };
 
 const fn portable(name: &'static str, accepts: fn(&Layer, &Plan) -> bool, build: fn(&mut LayerBuilder)) -> Kernel {
-    Kernel { name, accepts, build, ..LOOP }
+    Kernel { name, accepts, build, complete: true, ..LOOP }
 }
 
 /// What plain loops cost about: a product with its loads, an element that is read, an element with its requantization.
@@ -242,9 +247,18 @@ pub fn usable(layer: &Layer, plan: &Plan, target: &Target, goal: Goal) -> impl I
         kernel.needs.iter().all(|&feature| target.has(feature))
             && kernel.goal.is_none_or(|wanted| wanted == goal)
             && (kernel.adds || layer.added.is_none())
+            && (kernel.complete || !is_unusual(layer))
             && kernel.types.allow(layer, plan)
             && (kernel.accepts)(layer, plan)
     })
+}
+
+fn is_unusual(layer: &Layer) -> bool {
+    let own = match &layer.work {
+        Work::Operator(op) => op.is_unusual(),
+        Work::Copy => false,
+    };
+    own || layer.added.as_ref().is_some_and(|added| QuantOperator::is_unusual(&added.add))
 }
 
 /// How an operand of a layer may share memory with the result.

@@ -1,6 +1,6 @@
 //! Pooling over sliding windows.
 
-use super::common::{Requantize, address, factor, less};
+use super::common::{Requantize, address, less};
 use super::conv::{axis_clips, axis_name, window_axis};
 use super::{LayerBuilder, strides};
 use crate::ir::Window;
@@ -26,12 +26,8 @@ pub fn build_average(b: &mut LayerBuilder) {
     let Some(QuantOp::AveragePool(pool)) = b.op() else { return };
     let bound = sum_reach(pool.window.taps(), pool.input_type);
     let sum_type = if fits_i32(bound) { Type::I32 } else { Type::I64 };
-    let requantize = Requantize {
-        bound,
-        largest: pool.multipliers.values().map(|&m| i128::from(factor(m))).max().unwrap_or(0),
-        output_zero: pool.output_zero,
-        clamp: pool.clamp,
-    };
+    let multipliers: Vec<_> = pool.multipliers.values().copied().collect();
+    let requantize = Requantize::new(bound, &multipliers, pool.output_zero, pool.clamp);
     let divisors = Divisors::new(b, pool);
     let (x, y) = (b.x(0), b.y());
     positions(b, &pool.window, &mut |f, at| {
@@ -133,7 +129,7 @@ enum Divisors {
 impl Divisors {
     fn new(b: &mut LayerBuilder, pool: &QAveragePool) -> Divisors {
         if let [multiplier] = pool.multipliers.values().collect::<Vec<_>>()[..] {
-            return Divisors::One(factor(*multiplier));
+            return Divisors::One(multiplier.factor());
         }
         let rank = pool.window.rank();
         let (input, output) = (&b.operand(0).ty.shape.dims()[2..], &b.result().ty.shape.dims()[2..]);

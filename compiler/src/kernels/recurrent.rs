@@ -3,7 +3,7 @@
 //! Working memory holds 16-bit numbers: the hidden states, those of the next step (or what the reset gate leaves of them),
 //! and one more number for each unit (the cell state, or the update gate).
 
-use super::common::{Requantize, factor, less};
+use super::common::{Requantize, less};
 use super::{LayerBuilder, strides};
 use crate::ir::Interval;
 use crate::ops::QuantOp;
@@ -184,7 +184,7 @@ impl<'a> Kernel<'a> {
                 (QState::Operand { zero, multiplier, .. }, Some((buffer, strides))) => {
                     let at = sample.clone() * strides[0] as i64 + n.clone() * strides[1] as i64;
                     let distance = less(f.load(*buffer, at), *zero).cast(Type::I64);
-                    distance.mul(Expr::i64(factor(*multiplier))).add(Expr::i64(1 << 30)).shr(31)
+                    distance.mul(Expr::i64(multiplier.factor())).add(Expr::i64(1 << 30)).shr(31)
                 }
                 _ => match self.constants[which] {
                     Some(table) => widened(f, table, sample.clone() * op.hidden as i64 + n.clone()),
@@ -360,15 +360,11 @@ impl<'a> Kernel<'a> {
     /// Stores states as results.
     fn results(&self, f: &mut FunctionBuilder, part: Part, y: Affine, stride: usize) {
         let op = self.op;
-        let requantize = Requantize {
-            bound: Interval::new(-32768, 32767),
-            largest: i128::from(factor(op.multiplier)),
-            output_zero: op.output_zero,
-            clamp: op.clamp,
-        };
+        let bound = Interval::new(-32768, 32767);
+        let requantize = Requantize::new(bound, &[op.multiplier], op.output_zero, op.clamp);
         f.each("n", op.hidden, |f, n| {
             let state = f.load(self.scratch, self.at(part, &n));
-            let value = requantize.apply(f, state, Expr::i64(factor(op.multiplier)));
+            let value = requantize.apply(f, state, Expr::i64(op.multiplier.factor()));
             f.store(self.y, y.clone() + n * stride as i64, value);
         });
     }

@@ -1,6 +1,6 @@
 //! Weighted sums of a few elements, with indices and weights from tables for each axis.
 
-use super::common::{Requantize, address, factor};
+use super::common::{Requantize, address};
 use super::{LayerBuilder, strides};
 use crate::ir::Interval;
 use crate::ops::QuantOp;
@@ -36,14 +36,10 @@ pub fn build(b: &mut LayerBuilder) {
 }
 
 fn finish(f: &mut FunctionBuilder, sum: ResampleSum, acc: impl FnOnce(&mut FunctionBuilder) -> Expr) -> Expr {
-    let requantize = Requantize {
-        bound: Interval::new(-sum.reach, sum.reach),
-        largest: i128::from(factor(sum.multiplier)),
-        output_zero: sum.output_zero,
-        clamp: sum.clamp,
-    };
+    let bound = Interval::new(-sum.reach, sum.reach);
+    let requantize = Requantize::new(bound, &[sum.multiplier], sum.output_zero, sum.clamp);
     let acc = acc(f);
-    requantize.apply(f, acc, Expr::i64(factor(sum.multiplier)))
+    requantize.apply(f, acc, Expr::i64(sum.multiplier.factor()))
 }
 
 /// Loops over the axes of the result as they lie in memory.

@@ -2,13 +2,14 @@
 
 use super::affine::Affine;
 use super::constant::Constant;
+use super::export::Export;
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::import::{NodeImport, Value};
 use super::mask;
 use super::unary::{Unary, UnaryFn};
-use super::{FloatOp, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOp, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, FloatTensor, NodeId, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, FloatTensor, NodeId, Numerics, QuantType, RealClamp, Scale, Shape};
 
 /// `a + b`, or `a - b`.
 #[derive(Debug, Clone)]
@@ -163,13 +164,21 @@ impl FloatOperator for Add {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (a, b, y) = (site.operand_params(0)?, site.operand_params(1)?, site.result_params());
-        let s_out = y.scale.get();
+        let ratio = |scale: Scale| match site.numerics {
+            Numerics::Native => scale.get() / y.scale.get(),
+            Numerics::Ort => f64::from(scale.as_f32() / y.scale.as_f32()),
+        };
         let sign = if self.subtract { -1.0 } else { 1.0 };
-        let terms = vec![(a.scale.get() / s_out, a.zero_point), (sign * b.scale.get() / s_out, b.zero_point)];
+        let terms = vec![(ratio(a.scale), a.zero_point), (sign * ratio(b.scale), b.zero_point)];
         let sum = RealSum { terms, extra: 0.0 };
-        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result)?;
+        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result, site.numerics)?;
         let sum = FixedSum::new(&sum, y.zero_point, precision.shift).ok_or_else(super::weighted::too_narrow)?;
         Ok(QAdd { sum, precision, clamp: self.clamp.quantize(y, site.result.dtype) }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let op_type = if self.subtract { "Sub" } else { "Add" };
+        Ok(export.node(op_type, &[&site.operands[0], &site.operands[1]], &[]))
     }
 
     fn describe(&self) -> String {
@@ -199,15 +208,23 @@ impl QuantOperator for QAdd {
     }
 
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
-        evaluate_broadcast(operands, &result.shape, |a, b| self.sum.apply(&[a, b], self.precision.shift, self.clamp))
+        evaluate_broadcast(operands, &result.shape, |a, b| self.sum.apply(&[a, b], self.precision, self.clamp))
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.precision.even
     }
 
     fn describe(&self) -> String {
         let bits = if self.precision.wide { 64 } else { 32 };
         let FixedSum { factors, offset } = &self.sum;
         format!(
-            "(a*{} + b*{} {offset:+}) >> {} in {bits} bits, clamp {}",
-            factors[0], factors[1], self.precision.shift, self.clamp
+            "(a*{} + b*{} {offset:+}) >> {} in {bits} bits{}, clamp {}",
+            factors[0],
+            factors[1],
+            self.precision.shift,
+            if self.precision.even { ", ties to even" } else { "" },
+            self.clamp
         )
     }
 }

@@ -1,8 +1,9 @@
 //! A factor and an addend for each channel: BatchNormalization, and arithmetic with a constant along one axis.
 
+use super::export::Export;
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::import::NodeImport;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{Clamp, QuantType, RealClamp, Shape};
 
@@ -87,10 +88,18 @@ impl FloatOperator for Affine {
                 extra: f64::from(shift) / s_out,
             })
             .collect();
-        let precision = Precision::choose(&sums, &site.operands, site.result)?;
+        let precision = Precision::choose(&sums, &site.operands, site.result, site.numerics)?;
         let channels = sums.iter().filter_map(|sum| FixedSum::new(sum, y.zero_point, precision.shift)).collect();
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QAffine { channels, axis: self.axis, precision, clamp }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let mut dims = vec![1; site.result.shape.rank()];
+        dims[self.axis] = self.scale.len();
+        let (scale, shift) = (export.floats(&dims, self.scale.clone()), export.floats(&dims, self.shift.clone()));
+        let product = export.node("Mul", &[site.x(), &scale], &[]);
+        Ok(export.node("Add", &[&product, &shift], &[]))
     }
 
     fn describe(&self) -> String {
@@ -119,11 +128,15 @@ impl QuantOperator for QAffine {
         let inner: usize = result.shape.dims()[self.axis + 1..].iter().product();
         let channel = |flat: usize| &self.channels[flat / inner % self.channels.len()];
         let data = operands[0].data.iter().enumerate();
-        data.map(|(flat, &q)| channel(flat).apply(&[q], self.precision.shift, self.clamp)).collect()
+        data.map(|(flat, &q)| channel(flat).apply(&[q], self.precision, self.clamp)).collect()
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.precision.even
     }
 
     fn formula(&self) -> String {
-        let (Precision { shift, wide }, Clamp { lo, hi }) = (self.precision, self.clamp);
+        let (Precision { shift, wide, .. }, Clamp { lo, hi }) = (self.precision, self.clamp);
         let bits = if wide { 64 } else { 32 };
         format!(
             "y = clamp((x * factor[c] + offset[c]) >> {shift}, {lo}, {hi}) in {bits} bits, c along axis {}",

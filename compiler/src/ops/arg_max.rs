@@ -1,8 +1,9 @@
 //! Position of the largest or smallest element along an axis. The result holds positions (int32), not reals.
 
-use super::import::NodeImport;
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
 use super::mean::infer_reduction;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape};
 
@@ -59,6 +60,15 @@ impl FloatOperator for ArgMax {
 
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let attributes = [
+            ("axis", Attribute::Int(self.axis as i64)),
+            ("keepdims", Attribute::Int(self.keep_dims.into())),
+            ("select_last_index", Attribute::Int(self.last.into())),
+        ];
+        Ok(export.node("ArgMax", &[site.x()], &attributes))
     }
 
     fn describe(&self) -> String {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::import::NodeImport;
-use super::max_pool::{evaluate_pool, infer_pool};
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
+use super::max_pool::{evaluate_pool, infer_pool, pool_attributes};
+use super::mul::multipliers;
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, DType, Interval, Multiplier, QuantType, RealClamp, Shape, Window};
+use crate::ir::{Clamp, DType, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape, Window};
 
 /// The mean over the taps inside the input, or inside input and padding.
 #[derive(Debug, Clone)]
@@ -89,11 +91,14 @@ impl FloatOperator for AveragePool {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (x, y) = (site.operand_params(0)?, site.result_params());
-        let mut multipliers = BTreeMap::new();
-        for count in divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape) {
-            let ratio = x.scale.get() / y.scale.get();
-            multipliers.insert(count, mean_multiplier(ratio, count, (count, site.operands[0].dtype))?);
-        }
+        let counts = divisors(&self.window, self.include_pad, &site.operands[0].shape, &site.result.shape);
+        let multipliers = mean_multipliers(
+            x.scale.get() / y.scale.get(),
+            (&counts, site.operands[0].dtype),
+            site.result.dtype,
+            site.numerics,
+        )?;
+        let multipliers: BTreeMap<usize, Multiplier> = counts.into_iter().zip(multipliers).collect();
         Ok(QAveragePool {
             window: self.window.clone(),
             include_pad: self.include_pad,
@@ -104,6 +109,17 @@ impl FloatOperator for AveragePool {
             clamp: self.clamp.quantize(y, site.result.dtype),
         }
         .into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        // Dilated means came with operator set 19.
+        if self.window.dilation.iter().any(|&dilation| dilation != 1) {
+            return Err(Problem::unsupported("`AveragePool` with dilations cannot be written in operator set 17"));
+        }
+        let mut attributes = pool_attributes(&self.window);
+        attributes.retain(|(name, _)| *name != "dilations");
+        attributes.push(("count_include_pad", Attribute::Int(self.include_pad.into())));
+        Ok(export.node("AveragePool", &[site.x()], &attributes))
     }
 
     fn describe(&self) -> String {
@@ -120,12 +136,17 @@ impl FloatOperator for AveragePool {
     }
 }
 
-/// From a sum of `terms` differences of elements of a type to their sum divided by `count`, `ratio` being input step by
-/// output step.
-pub fn mean_multiplier(ratio: f64, count: usize, (terms, input): (usize, DType)) -> Result<Multiplier, Problem> {
-    Multiplier::new(ratio / count as f64)
-        .filter(|multiplier| multiplier.accepts(sum_reach(terms, input)))
-        .ok_or_else(weighted::too_narrow)
+/// From a sum of `count` differences of elements of a type to their mean for each count, `ratio` being input step by output
+/// step.
+pub fn mean_multipliers(
+    ratio: f64,
+    (counts, input): (&[usize], DType),
+    result: DType,
+    numerics: Numerics,
+) -> Result<Vec<Multiplier>, Problem> {
+    let factors: Vec<f64> = counts.iter().map(|&count| ratio / count as f64).collect();
+    let most = counts.iter().max().copied().unwrap_or(1);
+    multipliers(&factors, (sum_reach(most, input), result), numerics)
 }
 
 /// All sums of so many differences to the zero point, whatever that is.
@@ -166,6 +187,10 @@ impl QuantOperator for QAveragePool {
             self.output_zero,
             self.clamp
         )
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multipliers.values().any(|multiplier| multiplier.rounding() != Rounding::NATIVE)
     }
 
     fn accumulator(&self) -> Option<Interval> {

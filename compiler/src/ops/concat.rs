@@ -1,8 +1,9 @@
 //! Joins tensors along an axis. All operands and the result share scale and zero point: `quantize` requantizes
 //! the operands, in their producers where it can.
 
-use super::import::NodeImport;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape};
 
@@ -66,6 +67,11 @@ impl FloatOperator for Concat {
 
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let operands: Vec<&str> = site.operands.iter().map(String::as_str).collect();
+        Ok(export.node("Concat", &operands, &[("axis", Attribute::Int(self.axis as i64))]))
     }
 
     fn describe(&self) -> String {

@@ -1,8 +1,9 @@
 //! Convolution over any number of spatial axes, with groups (ONNX `Conv`).
 
-use super::import::NodeImport;
+use super::export::{Export, list};
+use super::import::{Attribute, NodeImport};
 use super::weighted::Weighted;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{FloatTensor, Interval, QuantType, RealClamp, Shape, Window};
 
@@ -130,8 +131,17 @@ impl FloatOperator for Conv {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let clamp = self.clamp.quantize(site.result_params(), site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights.data, &self.bias, clamp, site)?;
+        let weighted = Weighted::quantize(&self.weights, &self.bias, clamp, site)?;
         Ok(QConv { weighted, window: self.window.clone(), groups: self.groups }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let QuantOp::Conv(conv) = site.op else { return Err(Problem::unsupported("its result is a constant")) };
+        let (input, output) = site.params()?;
+        let [w, b] = export.weighted(&conv.weighted, self.weights.shape.dims(), input, output);
+        let attributes =
+            [&window_attributes(&self.window)[..], &[("group", Attribute::Int(self.groups as i64))]].concat();
+        Ok(export.node("Conv", &[site.x(), &w, &b], &attributes))
     }
 
     fn describe(&self) -> String {
@@ -154,7 +164,9 @@ impl QuantOperator for QConv {
 
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
         let x = operands[0];
-        let weights: Vec<i16> = self.weighted.weights.iter().map(|&w| i16::from(w)).collect();
+        let channels = 0..self.weighted.channels.len();
+        // Weights and zero points are int8 values.
+        let weights: Vec<i16> = channels.flat_map(|o| self.weighted.factors(o).map(|w| w as i16)).collect();
         let outputs: usize = result.shape.dims()[2..].iter().product();
         let out_channels = self.weighted.channels.len();
         let row_len = self.group_inputs() * self.window.taps();
@@ -183,6 +195,10 @@ impl QuantOperator for QConv {
 
     fn formula(&self) -> String {
         format!("{}, groups {}; {}", self.window, self.groups, self.weighted.formula())
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.weighted.is_unusual()
     }
 
     fn accumulator(&self) -> Option<Interval> {
@@ -227,6 +243,16 @@ impl QConv {
         }
         Some(flat)
     }
+}
+
+/// The attributes of a window without `ceil_mode`.
+pub(super) fn window_attributes(window: &Window) -> Vec<(&'static str, Attribute)> {
+    vec![
+        ("kernel_shape", list(&window.kernel)),
+        ("strides", list(&window.stride)),
+        ("dilations", list(&window.dilation)),
+        ("pads", list(&[&window.pad_begin[..], &window.pad_end].concat())),
+    ]
 }
 
 /// Sum of products of which one factor is a weight. So many of them fit 32 bits; wrapping lets the host use its vector

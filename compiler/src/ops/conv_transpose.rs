@@ -191,7 +191,8 @@ impl ConvTranspose {
         let data = self.weights.data.chunks(all).flat_map(|row| sources.iter().map(|&at| row[at]));
         let shape = [&self.weights.shape.dims()[..2], &kernel].concat();
         Some(Conv {
-            weights: FloatTensor::new(Shape::new(shape), data.collect()),
+            // Rows of output channels stay rows.
+            weights: FloatTensor::new(Shape::new(shape), data.collect()).with_steps(self.weights.steps.clone()),
             bias: self.bias.clone(),
             window: Window {
                 dilation: phases.iter().map(|phase| phase.dilation).collect(),

@@ -1,7 +1,7 @@
 //! Weighted sums of quantized values with one rounding: the arithmetic of Add, Sub and per-channel affine maps.
 
 use super::{Problem, weighted};
-use crate::ir::{Clamp, Interval, QuantType, round_half_even};
+use crate::ir::{Clamp, Interval, Numerics, QuantType, Rounding, round_half_even};
 
 /// 32-bit sums with a result of 8 bits keep at least this many fractional bits; otherwise 64 bits are used.
 const MIN_SHIFT: u32 = 14;
@@ -30,32 +30,49 @@ pub struct RealSum {
     pub extra: f64,
 }
 
-/// Fractional bits and width of a sum.
+/// Fractional bits, rounding and width of a sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Precision {
     /// Fractional bits.
     pub shift: u32,
     /// Whether the sum needs 64 bits.
     pub wide: bool,
+    /// Whether ties go to even instead of up.
+    pub even: bool,
 }
 
 impl Precision {
     /// The most fractional bits with which all of `sums` of operands of these types fit 32 bits, with common bounds for
-    /// factors and offsets; 64 bits if 32 are not precise enough.
-    pub fn choose(sums: &[RealSum], operands: &[&QuantType], result: &QuantType) -> Result<Precision, Problem> {
+    /// factors and offsets; 64 bits if 32 are not precise enough. As ONNX Runtime rounds: always 64, with ties to even.
+    pub fn choose(
+        sums: &[RealSum],
+        operands: &[&QuantType],
+        result: &QuantType,
+        numerics: Numerics,
+    ) -> Result<Precision, Problem> {
         let output_zero = result.params().map_or(0, |params| params.zero_point);
         let operands: Vec<Interval> = operands.iter().map(|operand| operand.dtype.interval()).collect();
         let fits = |shift: u32, limit: i64| {
             let sums: Option<Vec<FixedSum>> = sums.iter().map(|sum| FixedSum::new(sum, output_zero, shift)).collect();
             sums.is_some_and(|sums| reach(&sums, &operands) <= i128::from(limit))
         };
+        let even = numerics == Numerics::Ort;
         let least = if result.dtype.bits() > 8 { MIN_SHIFT_16 } else { MIN_SHIFT };
-        let narrow = (least..=MAX_SHIFT).rev().find(|&shift| fits(shift, i64::from(i32::MAX)));
+        let narrow = (least..=MAX_SHIFT).rev().find(|&shift| !even && fits(shift, i64::from(i32::MAX)));
         if let Some(shift) = narrow {
-            return Ok(Precision { shift, wide: false });
+            return Ok(Precision { shift, wide: false, even });
         }
-        let wide = (0..=MAX_SHIFT).rev().find(|&shift| fits(shift, i64::MAX >> 1));
-        wide.map(|shift| Precision { shift, wide: true }).ok_or_else(weighted::too_narrow)
+        let lowest = u32::from(even);
+        let wide = (lowest..=MAX_SHIFT).rev().find(|&shift| fits(shift, i64::MAX >> 1));
+        wide.map(|shift| Precision { shift, wide: true, even }).ok_or_else(weighted::too_narrow)
+    }
+
+    /// The integer that a sum, which holds one half, becomes.
+    pub fn round(self, sum: i64) -> i64 {
+        match self.even {
+            true => Rounding { shift: self.shift, even: true }.apply(sum - (1 << (self.shift - 1))),
+            false => sum >> self.shift,
+        }
     }
 }
 
@@ -79,9 +96,9 @@ impl FixedSum {
     }
 
     /// The result for these operands.
-    pub fn apply(&self, operands: &[i32], shift: u32, clamp: Clamp) -> i32 {
+    pub fn apply(&self, operands: &[i32], precision: Precision, clamp: Clamp) -> i32 {
         let products = operands.iter().zip(&self.factors).map(|(&q, &factor)| i64::from(q) * i64::from(factor));
-        let steps = (products.sum::<i64>() + self.offset) >> shift;
+        let steps = precision.round(products.sum::<i64>() + self.offset);
         // The clamp's bounds are `i32`, so the result is.
         steps.clamp(i64::from(clamp.lo), i64::from(clamp.hi)) as i32
     }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::requantize::Element;
 use super::{FloatOp, ParamsRule};
 use crate::diag::{self, Code, Diagnostic};
-use crate::ir::{Float, FloatTensor, Graph, Node, NodeId, Origin, Shape, Window};
+use crate::ir::{Float, FloatTensor, Graph, Node, NodeId, Origin, Shape, Steps, Window};
 
 /// The largest stride, dilation and padding that is taken seriously.
 const MAX_STEP: usize = 1 << 24;
@@ -51,6 +52,8 @@ pub struct Constant {
     pub shape: Shape,
     /// Its elements, row-major.
     pub data: ConstantData,
+    /// Where it is the real value of integers that the model stores: their steps.
+    pub steps: Option<Steps>,
 }
 
 /// Elements of a constant.
@@ -82,6 +85,19 @@ pub struct ModelFacts {
     pub not_real: BTreeSet<String>,
     /// Tensors that some node or output uses.
     pub used: BTreeSet<String>,
+    /// What the model says of integers that stand for reals.
+    pub integers: Integers,
+}
+
+/// What the model says of integers that stand for reals.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Integers {
+    /// Tensors that hold such integers, from a `QuantizeLinear` up to the `DequantizeLinear`.
+    pub tensors: BTreeSet<String>,
+    /// Element types of stored tensors of integers of at most 16 bits.
+    pub elements: BTreeMap<String, Element>,
+    /// Element types of the model's inputs and outputs that are quantized tensors.
+    pub interface: BTreeMap<String, Element>,
 }
 
 /// An ONNX node that is being imported.
@@ -175,7 +191,7 @@ impl NodeImport<'_> {
             ConstantData::Float(data) => data.clone(),
             ConstantData::Int(data) => data.iter().map(|&value| value as f32).collect(),
         };
-        Ok(FloatTensor::new(constant.shape.clone(), data))
+        Ok(FloatTensor::new(constant.shape.clone(), data).with_steps(constant.steps.clone()))
     }
 
     /// A constant input with a single real number, which may be infinite.

@@ -1,9 +1,12 @@
 //! Product with constant weights over the last axis (ONNX `Gemm`, and `MatMul` with a constant side).
 
 use super::conv::dot;
-use super::import::{NodeImport, Value};
+use super::export::Export;
+use super::import::{Attribute, NodeImport, Value};
 use super::weighted::Weighted;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, add, conv, matmul, reshape, transpose};
+use super::{
+    ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, add, conv, matmul, reshape, transpose,
+};
 use crate::diag;
 use crate::ir::{FloatTensor, Interval, NodeId, QuantType, RealClamp, Shape, Window};
 
@@ -85,7 +88,7 @@ fn multiply(cx: &mut NodeImport, x: NodeId, weights: FloatTensor) -> diag::Resul
         return Err(cx.shape_mismatch("the factors do not fit"));
     };
     let y = if w_batch.iter().all(|&size| size == 1) {
-        let rows = FloatTensor::new(Shape::new(w_matrix.clone()), weights.data).transposed(&[1, 0]);
+        let rows = weights.reshaped(Shape::new(w_matrix.clone())).transposed(&[1, 0]);
         cx.emit(Linear::new(rows), &[x])?
     } else {
         multiply_batched(cx, x, (x_batch, x_matrix[0]), weights, (w_batch, &w_matrix))?
@@ -117,9 +120,9 @@ fn multiply_batched(
 
     let w_shape = Shape::new([&w_batch[..], &[k, n]].concat());
     let w_order = [&both[..], &single, &[rank + 1, rank]].concat();
-    let rows = FloatTensor::new(w_shape, weights.data).transposed(&w_order);
+    let rows = weights.reshaped(w_shape).transposed(&w_order).reshaped(Shape::new([out_channels, k, 1]));
     let conv = conv::Conv {
-        weights: FloatTensor::new(Shape::new([out_channels, k, 1]), rows.data),
+        weights: rows,
         bias: vec![0.0; out_channels],
         window: Window::unit(1),
         groups,
@@ -169,7 +172,6 @@ pub fn import_gemm(cx: &mut NodeImport) -> diag::Result<()> {
 }
 
 fn gemm_product(cx: &mut NodeImport, trans_a: bool, trans_b: bool, alpha: f32) -> diag::Result<NodeId> {
-    let scaled = |b: FloatTensor| FloatTensor::new(b.shape, b.data.iter().map(|w| w * alpha).collect());
     let rank_2 = |cx: &NodeImport, shape: &Shape| match shape.rank() {
         2 => Ok(()),
         _ => Err(cx.invalid(format!("a factor has shape {shape}, Gemm needs two axes"))),
@@ -183,7 +185,7 @@ fn gemm_product(cx: &mut NodeImport, trans_a: bool, trans_b: bool, alpha: f32) -
                 a = cx.emit(transpose::Transpose { order: vec![1, 0] }, &[a])?;
             }
             let b = if trans_b { b } else { b.transposed(&[1, 0]) };
-            cx.emit(Linear::new(scaled(b)), &[a])
+            cx.emit(Linear::new(b.scaled(alpha)), &[a])
         }
         (Value::Constant(_), _) => {
             // A' B' = (B'^T A'^T)^T with A' as the weights.
@@ -194,7 +196,7 @@ fn gemm_product(cx: &mut NodeImport, trans_a: bool, trans_b: bool, alpha: f32) -
                 b = cx.emit(transpose::Transpose { order: vec![1, 0] }, &[b])?;
             }
             let a = if trans_a { a.transposed(&[1, 0]) } else { a };
-            let y = cx.emit(Linear::new(scaled(a)), &[b])?;
+            let y = cx.emit(Linear::new(a.scaled(alpha)), &[b])?;
             cx.emit(transpose::Transpose { order: vec![1, 0] }, &[y])
         }
         _ => matmul::multiply_gemm(cx, alpha, [trans_a, trans_b]),
@@ -226,8 +228,20 @@ impl FloatOperator for Linear {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let clamp = self.clamp.quantize(site.result_params(), site.result.dtype);
-        let weighted = Weighted::quantize(&self.weights.data, &self.bias, clamp, site)?;
+        let weighted = Weighted::quantize(&self.weights, &self.bias, clamp, site)?;
         Ok(QLinear { weighted }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let QuantOp::Linear(linear) = site.op else { return Err(Problem::unsupported("its result is a constant")) };
+        let (input, output) = site.params()?;
+        let [w, b] = export.weighted(&linear.weighted, self.weights.shape.dims(), input, output);
+        if site.types[0].shape.rank() == 2 {
+            return Ok(export.node("Gemm", &[site.x(), &w, &b], &[("transB", Attribute::Int(1))]));
+        }
+        let w = export.node("Transpose", &[&w], &[("perm", Attribute::Ints(vec![1, 0]))]);
+        let product = export.node("MatMul", &[site.x(), &w], &[]);
+        Ok(export.node("Add", &[&product, &b], &[]))
     }
 
     fn describe(&self) -> String {
@@ -256,7 +270,9 @@ impl QuantOperator for QLinear {
     }
 
     fn evaluate(&self, operands: &[Operand], _result: &QuantType) -> Vec<i32> {
-        let weights: Vec<i16> = self.weighted.weights.iter().map(|&w| i16::from(w)).collect();
+        let channels = 0..self.weighted.channels.len();
+        // Weights and zero points are int8 values.
+        let weights: Vec<i16> = channels.flat_map(|o| self.weighted.factors(o).map(|w| w as i16)).collect();
         // A difference of two int8 values fits 16 bits, and the zero point of int16 is 0.
         let x: Vec<i16> = operands[0].data.iter().map(|&x| (x - self.weighted.input_zero) as i16).collect();
         let rows = weights.chunks_exact(self.row_len());
@@ -276,6 +292,10 @@ impl QuantOperator for QLinear {
 
     fn formula(&self) -> String {
         self.weighted.formula()
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.weighted.is_unusual()
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -1,7 +1,9 @@
 //! Largest element under a sliding window (ONNX `MaxPool`, `GlobalMaxPool`). Keeps scale and zero point.
 
-use super::import::NodeImport;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::conv::window_attributes;
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape, Window};
 
@@ -31,6 +33,13 @@ pub fn import_global(cx: &mut NodeImport) -> diag::Result<()> {
     let kernel = cx.spatial(x)?;
     let window = Window { kernel: kernel.clone(), ..Window::unit(kernel.len()) };
     cx.finish(0, MaxPool { window }, &[x]).map(drop)
+}
+
+/// The attributes of a pooling window.
+pub fn pool_attributes(window: &Window) -> Vec<(&'static str, Attribute)> {
+    let mut attributes = window_attributes(window);
+    attributes.push(("ceil_mode", Attribute::Int(window.ceil.into())));
+    attributes
 }
 
 /// Shape of a pooling result.
@@ -101,6 +110,10 @@ impl FloatOperator for MaxPool {
 
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(export.node("MaxPool", &[site.x()], &pool_attributes(&self.window)))
     }
 
     fn describe(&self) -> String {

@@ -1,10 +1,12 @@
 //! Mean and sum over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
 
-use super::average_pool::mean_multiplier;
-use super::import::NodeImport;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
+use super::average_pool::sum_reach;
+use super::export::{Export, list};
+use super::import::{Attribute, NodeImport};
+use super::mul::multipliers;
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{Clamp, DType, Interval, Multiplier, NodeId, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, DType, Interval, Multiplier, NodeId, QuantType, RealClamp, Rounding, Shape};
 
 /// The mean over `axes`.
 #[derive(Debug, Clone)]
@@ -114,22 +116,34 @@ impl FloatOperator for Mean {
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let count = count(&site.operands[0].shape, &self.axes);
+        let factor = x.scale.get() / y.scale.get() / if self.is_sum { 1.0 } else { count as f64 };
         Ok(QMean {
             axes: self.axes.clone(),
             keep_dims: self.keep_dims,
             is_sum: self.is_sum,
             count,
-            multiplier: mean_multiplier(
-                x.scale.get() / y.scale.get(),
-                if self.is_sum { 1 } else { count },
-                (count, site.operands[0].dtype),
-            )?,
+            multiplier: multipliers(
+                &[factor],
+                (sum_reach(count, site.operands[0].dtype), site.result.dtype),
+                site.numerics,
+            )?[0],
             input_type: site.operands[0].dtype,
             input_zero: x.zero_point,
             output_zero: y.zero_point,
             clamp: self.clamp.quantize(y, site.result.dtype),
         }
         .into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let keep_dims = ("keepdims", Attribute::Int(self.keep_dims.into()));
+        if self.is_sum {
+            // Its axes are an input since operator set 13.
+            let axes = export.ints(self.axes.iter().map(|&axis| axis as i64).collect());
+            return Ok(export.node("ReduceSum", &[site.x(), &axes], &[keep_dims]));
+        }
+        let attributes = [("axes", list(&self.axes)), keep_dims];
+        Ok(export.node("ReduceMean", &[site.x()], &attributes))
     }
 
     fn describe(&self) -> String {
@@ -169,6 +183,10 @@ impl QuantOperator for QMean {
             "axes {:?}, x{:+}, /{}: {}, y{:+} clamp {}",
             self.axes, -self.input_zero, self.count, self.multiplier, self.output_zero, self.clamp
         )
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multiplier.rounding() != Rounding::NATIVE
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -16,6 +16,7 @@ pub mod conv_transpose;
 pub mod curve;
 pub mod depth_to_space;
 pub mod div;
+pub mod export;
 pub mod extreme;
 pub mod fixed_sum;
 pub mod gather;
@@ -38,6 +39,7 @@ pub mod prelu;
 pub mod reciprocal_root;
 pub mod recurrent;
 pub mod reduce;
+pub mod requantize;
 pub mod resample;
 pub mod rescale;
 pub mod reshape;
@@ -55,9 +57,10 @@ pub mod weighted;
 
 use std::fmt;
 
+use self::export::Export;
 use crate::calibrate::Ranges;
 use crate::diag::Diagnostic;
-use crate::ir::{DType, Float, Interval, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
+use crate::ir::{DType, Float, Interval, Numerics, Operator, Params, Quant, QuantType, RealClamp, Shape, Stage};
 
 /// An operator of the float graph.
 pub trait FloatOperator: fmt::Debug {
@@ -75,6 +78,11 @@ pub trait FloatOperator: fmt::Debug {
     }
     /// The operator on integers.
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem>;
+    /// Writes the operator on reals, without its fused clamp, as ONNX nodes; returns the name of the result.
+    fn export(&self, _export: &mut Export, _site: &ExportSite) -> Result<String, Problem> {
+        Err(Problem::unsupported(format!("`{}` cannot be written as ONNX yet", self.kind()))
+            .help("`ptqc build` can compile it; for other runtimes give the float model"))
+    }
     /// Attributes for listings.
     fn describe(&self) -> String {
         String::new()
@@ -123,6 +131,11 @@ pub trait QuantOperator: fmt::Debug {
     fn is_elementwise(&self) -> bool {
         false
     }
+    /// Whether only kernels that compute every form of the operator can compute this one: its weights have zero points,
+    /// or its rounding is not the native profile's.
+    fn is_unusual(&self) -> bool {
+        false
+    }
     /// All values the accumulator can take.
     fn accumulator(&self) -> Option<Interval> {
         None
@@ -153,6 +166,8 @@ pub struct Site<'a> {
     pub operands: Vec<&'a QuantType>,
     /// Type of the result.
     pub result: &'a QuantType,
+    /// How results are rounded.
+    pub numerics: Numerics,
     /// What calibration knows, also of numbers inside of operators.
     pub ranges: &'a Ranges,
     /// Type of the weights, if the operator has some: [`DType::I8`] or [`DType::I4`].
@@ -182,6 +197,32 @@ impl Site<'_> {
     /// Scale and zero point of the result.
     pub fn result_params(&self) -> Params {
         self.result.params().expect("only ArgMax has a result without params")
+    }
+}
+
+/// The surroundings of an operator that is being written as ONNX.
+#[derive(Debug)]
+pub struct ExportSite<'a> {
+    /// The operator on integers.
+    pub op: &'a QuantOp,
+    /// Names of the operands, which are reals.
+    pub operands: &'a [String],
+    /// Types of the operands.
+    pub types: Vec<&'a QuantType>,
+    /// Type of the result.
+    pub result: &'a QuantType,
+}
+
+impl ExportSite<'_> {
+    /// Name of the operand that an operator with one operand has.
+    pub fn x(&self) -> &str {
+        &self.operands[0]
+    }
+
+    /// Scale and zero point of an operand and of the result.
+    pub fn params(&self) -> Result<(Params, Params), Problem> {
+        let input = self.types.first().and_then(|ty| ty.params());
+        input.zip(self.result.params()).ok_or_else(|| Problem::unsupported("an operand holds positions"))
     }
 }
 
@@ -307,6 +348,7 @@ ops!(
     Pad(pad::Pad),
     Transpose(transpose::Transpose),
     Reshape(reshape::Reshape),
+    Requantize(requantize::Requantize),
 );
 
 ops!(

@@ -1,10 +1,11 @@
 //! Product of two tensors, with broadcasting (ONNX `Mul`).
 
 use super::add::{evaluate_broadcast, infer_broadcast, scale_by_constant};
+use super::export::Export;
 use super::import::{NodeImport, Value};
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
-use crate::ir::{Clamp, DType, Interval, Multiplier, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, DType, Interval, Multiplier, Numerics, QuantType, RealClamp, Rounding, Shape};
 
 /// `a * b`.
 #[derive(Debug, Clone)]
@@ -67,13 +68,18 @@ impl FloatOperator for Mul {
 
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         let (a, b, y) = (site.operand_params(0)?, site.operand_params(1)?, site.result_params());
-        let factor = a.scale.get() * b.scale.get() / y.scale.get();
+        let factor = match site.numerics {
+            Numerics::Native => a.scale.get() * b.scale.get() / y.scale.get(),
+            Numerics::Ort => f64::from(a.scale.as_f32() * b.scale.as_f32() / y.scale.as_f32()),
+        };
         let (zeros, types) = ([a.zero_point, b.zero_point], [0, 1].map(|port| site.operands[port].dtype));
-        let multiplier = Multiplier::new(factor)
-            .filter(|multiplier| multiplier.accepts(reach(types)))
-            .ok_or_else(weighted::too_narrow)?;
+        let multiplier = multipliers(&[factor], (reach(types), site.result.dtype), site.numerics)?[0];
         let clamp = self.clamp.quantize(y, site.result.dtype);
         Ok(QMul { zeros, types, multiplier, output_zero: y.zero_point, clamp }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(export.node("Mul", &[&site.operands[0], &site.operands[1]], &[]))
     }
 
     fn describe(&self) -> String {
@@ -83,6 +89,24 @@ impl FloatOperator for Mul {
     fn clamp_mut(&mut self) -> Option<&mut RealClamp> {
         Some(&mut self.clamp)
     }
+}
+
+/// A multiplier for each factor of numbers within `bound`, for results of a type; all round alike.
+pub fn multipliers(
+    factors: &[f64],
+    (bound, result): (Interval, DType),
+    numerics: Numerics,
+) -> Result<Vec<Multiplier>, Problem> {
+    let native = |&factor: &f64| Multiplier::new(factor).filter(|multiplier| multiplier.accepts_for(bound, result));
+    let shift = Multiplier::exact_shift(factors.iter().copied());
+    let most = i64::try_from(bound.lo.abs().max(bound.hi.abs())).unwrap_or(i64::MAX);
+    let exact: Option<Vec<Multiplier>> = factors.iter().map(|&factor| Multiplier::exact(factor, shift, most)).collect();
+    let native = || factors.iter().map(native).collect();
+    let multipliers = match numerics {
+        Numerics::Native => native(),
+        Numerics::Ort => exact.or_else(native),
+    };
+    multipliers.ok_or_else(weighted::too_narrow)
 }
 
 impl QuantOperator for QMul {
@@ -113,6 +137,10 @@ impl QuantOperator for QMul {
     fn describe(&self) -> String {
         let [a, b] = self.zeros.map(|zero| -zero);
         format!("(a{a:+})*(b{b:+}) * {}, y{:+} clamp {}", self.multiplier, self.output_zero, self.clamp)
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multiplier.rounding() != Rounding::NATIVE
     }
 
     fn accumulator(&self) -> Option<Interval> {

@@ -1,7 +1,8 @@
 //! Adds elements around a tensor (ONNX `Pad`, all modes).
 
-use super::import::NodeImport;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape};
 
@@ -180,6 +181,28 @@ impl FloatOperator for Pad {
             PadMode::Wrap => PadMode::Wrap,
         };
         Ok(QPad { before: self.before.clone(), after: self.after.clone(), mode }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let amounts = self.before.iter().chain(&self.after).map(|&n| n as i64).collect();
+        let amounts = export.ints(amounts);
+        let mode = match self.mode {
+            PadMode::Constant(value) => {
+                // Infinity, which no integer stands for, is as good as the last integer.
+                let value = site
+                    .result
+                    .params()
+                    .map_or(value, |params| params.dequantize(params.quantize(value.into(), site.result.dtype)) as f32);
+                let value = export.floats(&[], vec![value]);
+                return Ok(export.node("Pad", &[site.x(), &amounts, &value], &[]));
+            }
+            PadMode::Reflect => "reflect",
+            PadMode::Edge => "edge",
+            PadMode::Wrap => {
+                return Err(Problem::unsupported("`Pad` with mode wrap cannot be written in operator set 17"));
+            }
+        };
+        Ok(export.node("Pad", &[site.x(), &amounts], &[("mode", Attribute::Text(mode.to_owned()))]))
     }
 
     fn describe(&self) -> String {

@@ -65,7 +65,7 @@ impl FloatOperator for PRelu {
         let sum = |slope: f64| RealSum { terms: vec![(ratio * slope, 0); 2], extra: 0.0 };
         let slopes = self.slope.data.iter().map(|&slope| f64::from(slope));
         let sums: Vec<RealSum> = slopes.chain([1.0]).map(sum).collect();
-        let precision = Precision::choose(&sums, &[site.operands[0]; 2], site.result)?;
+        let precision = Precision::choose(&sums, &[site.operands[0]; 2], site.result, site.numerics)?;
         let fixed = sums.iter().map(|sum| FixedSum::new(sum, y.zero_point, precision.shift));
         let mut fixed = fixed.collect::<Option<Vec<_>>>().ok_or_else(weighted::too_narrow)?;
         let mut positive = fixed.pop().ok_or_else(weighted::too_narrow)?;
@@ -108,7 +108,7 @@ impl QuantOperator for QPRelu {
         let element = |(flat, &q): (usize, &i32)| {
             let x = q - self.input_zero;
             let factor = if x < 0 { slope(flat) } else { self.positive.factors[0] };
-            FixedSum { factors: vec![factor], ..self.positive }.apply(&[x], self.precision.shift, self.clamp)
+            FixedSum { factors: vec![factor], ..self.positive }.apply(&[x], self.precision, self.clamp)
         };
         operands[0].data.iter().enumerate().map(element).collect()
     }

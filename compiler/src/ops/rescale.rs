@@ -3,7 +3,7 @@
 
 use super::fixed_sum::{FixedSum, Precision, RealSum};
 use super::{Operand, Problem, QuantOperator, Site, weighted};
-use crate::ir::{Clamp, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, Numerics, QuantType, RealClamp, Shape};
 
 /// `clamp((q * factor + offset) >> shift)`.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl Rescale {
         let (x, y) = (site.operand_params(0)?, site.result_params());
         let s_out = y.scale.get();
         let sum = RealSum { terms: vec![(factor * x.scale.get() / s_out, x.zero_point)], extra: addend / s_out };
-        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result)?;
+        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result, Numerics::Native)?;
         let sum = FixedSum::new(&sum, y.zero_point, precision.shift).ok_or_else(weighted::too_narrow)?;
         Ok(Rescale { sum, precision, clamp: clamp.quantize(y, site.result.dtype) })
     }
@@ -44,7 +44,7 @@ impl QuantOperator for Rescale {
     }
 
     fn evaluate(&self, operands: &[Operand], _result: &QuantType) -> Vec<i32> {
-        operands[0].data.iter().map(|&q| self.sum.apply(&[q], self.precision.shift, self.clamp)).collect()
+        operands[0].data.iter().map(|&q| self.sum.apply(&[q], self.precision, self.clamp)).collect()
     }
 
     fn describe(&self) -> String {

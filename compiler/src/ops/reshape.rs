@@ -1,7 +1,8 @@
 //! The same elements in row-major order under another shape (ONNX `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`).
 
+use super::export::Export;
 use super::import::NodeImport;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape};
 
@@ -52,6 +53,11 @@ impl FloatOperator for Reshape {
 
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let shape = export.ints(self.shape.dims().iter().map(|&size| size as i64).collect());
+        Ok(export.node("Reshape", &[site.x(), &shape], &[]))
     }
 }
 

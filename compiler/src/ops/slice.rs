@@ -1,9 +1,10 @@
 //! Selects elements at regular distances along each axis (ONNX `Slice`, `Split`, `Gather` with constant indices).
 
 use super::concat::Concat;
+use super::export::Export;
 use super::import::{NodeImport, Value};
 use super::reshape::Reshape;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{NodeId, QuantType, Shape};
 
@@ -182,6 +183,18 @@ impl FloatOperator for Slice {
 
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let rank = self.start.len();
+        let end = |axis: usize| self.start[axis] as i64 + self.step[axis] as i64 * self.size[axis] as i64;
+        // An end before the tensor has to be far below 0, where it is not counted from the other end.
+        let ends = (0..rank).map(|axis| if end(axis) < 0 { i64::MIN } else { end(axis) }).collect();
+        let starts = self.start.iter().map(|&start| start as i64).collect();
+        let steps = self.step.iter().map(|&step| step as i64).collect();
+        let [starts, ends, axes, steps] =
+            [starts, ends, (0..rank as i64).collect(), steps].map(|values| export.ints(values));
+        Ok(export.node("Slice", &[site.x(), &starts, &ends, &axes, &steps], &[]))
     }
 
     fn describe(&self) -> String {

@@ -1,9 +1,10 @@
 //! Softmax over one axis.
 
-use super::import::NodeImport;
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
 use super::mask::Mask;
 use super::reshape::Reshape;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, Shape, round_half_even};
 
@@ -86,6 +87,10 @@ impl FloatOperator for Softmax {
         let (input, output) = ((site.operands[0].dtype, scale), site.result.dtype);
         let softmax = QSoftmax::for_types(self.axis, input, terms, output)?;
         Ok(QSoftmax { mask: self.mask.clone(), ..softmax }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(export.node("Softmax", &[site.x()], &[("axis", Attribute::Int(self.axis as i64))]))
     }
 
     fn describe(&self) -> String {

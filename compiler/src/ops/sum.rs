@@ -79,7 +79,7 @@ impl FloatOperator for Sum {
         };
         let terms = (0..site.operands.len()).map(term).collect::<Result<Vec<_>, Problem>>()?;
         let sum = RealSum { terms, extra: 0.0 };
-        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result)?;
+        let precision = Precision::choose(std::slice::from_ref(&sum), &site.operands, site.result, site.numerics)?;
         let sum = FixedSum::new(&sum, y.zero_point, precision.shift).ok_or_else(super::weighted::too_narrow)?;
         Ok(QSum { sum, precision, clamp: self.clamp.quantize(y, site.result.dtype) }.into())
     }
@@ -111,9 +111,7 @@ impl QuantOperator for QSum {
     }
 
     fn evaluate(&self, operands: &[Operand], result: &QuantType) -> Vec<i32> {
-        evaluate_broadcast_all(operands, &result.shape, |values| {
-            self.sum.apply(values, self.precision.shift, self.clamp)
-        })
+        evaluate_broadcast_all(operands, &result.shape, |values| self.sum.apply(values, self.precision, self.clamp))
     }
 
     fn describe(&self) -> String {

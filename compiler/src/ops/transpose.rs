@@ -1,7 +1,8 @@
 //! Permutes axes. Costs nothing where the plan can choose the layout.
 
+use super::export::{Export, list};
 use super::import::NodeImport;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{QuantType, Shape};
 
@@ -60,6 +61,10 @@ impl FloatOperator for Transpose {
 
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(export.node("Transpose", &[site.x()], &[("perm", list(&self.order))]))
     }
 
     fn describe(&self) -> String {

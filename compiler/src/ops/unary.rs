@@ -2,12 +2,13 @@
 //! it is a multiplication with bounds where that is exact ([`Rescale`]), else an interpolated table ([`Curve`]).
 
 use super::curve::Curve;
-use super::import::{NodeImport, Value};
+use super::export::Export;
+use super::import::{Attribute, NodeImport, Value};
 use super::rescale::Rescale;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::calibrate::Ranges;
 use crate::diag;
-use crate::ir::{DType, Params, QuantType, RealClamp, Shape};
+use crate::ir::{DType, Numerics, Params, QuantType, RealClamp, Shape};
 
 /// A function of one real number.
 #[derive(Debug, Clone, PartialEq)]
@@ -215,6 +216,33 @@ impl Relation {
 }
 
 impl Plain {
+    /// The function as ONNX nodes; those that came after operator set 17 are written out.
+    fn export(self, export: &mut Export, x: &str) -> Result<String, Problem> {
+        let written_out = matches!(self, Plain::Gelu | Plain::GeluTanh | Plain::Mish | Plain::Trunc);
+        match self {
+            Plain::Gelu => {
+                let (root, one, half) = (
+                    export.floats(&[], vec![std::f32::consts::FRAC_1_SQRT_2]),
+                    export.floats(&[], vec![1.0]),
+                    export.floats(&[], vec![0.5]),
+                );
+                let scaled = export.node("Mul", &[x, &root], &[]);
+                let erf = export.node("Erf", &[&scaled], &[]);
+                let sum = export.node("Add", &[&erf, &one], &[]);
+                let product = export.node("Mul", &[x, &sum], &[]);
+                Ok(export.node("Mul", &[&product, &half], &[]))
+            }
+            Plain::Mish => {
+                let softplus = export.node("Softplus", &[x], &[]);
+                let tanh = export.node("Tanh", &[&softplus], &[]);
+                Ok(export.node("Mul", &[x, &tanh], &[]))
+            }
+            _ if written_out => Err(Problem::unsupported(format!("`{self:?}` has no form in operator set 17"))),
+            // The names are ONNX's.
+            _ => Ok(export.node(&format!("{self:?}"), &[x], &[])),
+        }
+    }
+
     fn apply(self, x: f64) -> f64 {
         use std::f64::consts::{FRAC_1_SQRT_2, PI};
         match self {
@@ -316,6 +344,75 @@ impl UnaryFn {
         }
     }
 
+    /// The function as ONNX nodes.
+    fn export(&self, export: &mut Export, x: &str) -> Result<String, Problem> {
+        let mut scalar = |value: f32| export.floats(&[], vec![value]);
+        Ok(match self {
+            UnaryFn::Clamp(RealClamp { lo, hi }) if *lo == 0.0 && *hi == f32::INFINITY => {
+                export.node("Relu", &[x], &[])
+            }
+            UnaryFn::Clamp(RealClamp { lo, hi }) => {
+                let (lo, hi) = (scalar(*lo), scalar(*hi));
+                export.node("Clip", &[x, &lo, &hi], &[])
+            }
+            UnaryFn::LeakyRelu { slope } => export.node("LeakyRelu", &[x], &[("alpha", Attribute::Float(*slope))]),
+            UnaryFn::Sigmoid => export.node("Sigmoid", &[x], &[]),
+            UnaryFn::Tanh => export.node("Tanh", &[x], &[]),
+            UnaryFn::HardSigmoid { alpha, beta } => {
+                let attributes = [("alpha", Attribute::Float(*alpha)), ("beta", Attribute::Float(*beta))];
+                export.node("HardSigmoid", &[x], &attributes)
+            }
+            UnaryFn::Linear { scale, shift } => {
+                let (scale, shift) = (scalar(*scale), scalar(*shift));
+                let product = export.node("Mul", &[x, &scale], &[]);
+                export.node("Add", &[&product, &shift], &[])
+            }
+            UnaryFn::Gated(gate) => {
+                let gate = export_chain(gate, export, x)?;
+                export.node("Mul", &[x, &gate], &[])
+            }
+            UnaryFn::Joined { join, a, b } => {
+                let (a, b) = (export_chain(a, export, x)?, export_chain(b, export, x)?);
+                let op_type = match join {
+                    Join::Add => "Add",
+                    Join::Subtract => "Sub",
+                    Join::Multiply => "Mul",
+                };
+                export.node(op_type, &[&a, &b], &[])
+            }
+            UnaryFn::Plain(function) => function.export(export, x)?,
+            UnaryFn::Elu { alpha, width: 1.0, gamma: 1.0 } => {
+                export.node("Elu", &[x], &[("alpha", Attribute::Float(*alpha))])
+            }
+            UnaryFn::Elu { alpha, width: 1.0, gamma } => {
+                let attributes = [("alpha", Attribute::Float(*alpha)), ("gamma", Attribute::Float(*gamma))];
+                export.node("Selu", &[x], &attributes)
+            }
+            UnaryFn::Elu { alpha, .. } => export.node("Celu", &[x], &[("alpha", Attribute::Float(*alpha))]),
+            UnaryFn::ThresholdedRelu { threshold } => {
+                export.node("ThresholdedRelu", &[x], &[("alpha", Attribute::Float(*threshold))])
+            }
+            UnaryFn::Shrink { lambda, bias } => {
+                let attributes = [("lambd", Attribute::Float(*lambda)), ("bias", Attribute::Float(*bias))];
+                export.node("Shrink", &[x], &attributes)
+            }
+            UnaryFn::Power { exponent } => {
+                let exponent = scalar(*exponent);
+                export.node("Pow", &[x, &exponent], &[])
+            }
+            UnaryFn::PowerOf { base } => {
+                let base = scalar(*base);
+                export.node("Pow", &[&base, x], &[])
+            }
+            UnaryFn::Compare { relation, .. } => {
+                return Err(Problem::unsupported(format!(
+                    "a comparison (`x {} number`) has truth values, which QDQ models have no form for",
+                    relation.symbol()
+                )));
+            }
+        })
+    }
+
     fn describe(&self) -> String {
         match self {
             UnaryFn::Clamp(clamp) => format!("clamp {clamp}"),
@@ -401,7 +498,8 @@ impl Table {
 /// The same reals with other parameters or in another type.
 pub fn convert(input: &QuantType, output: &QuantType) -> Result<QuantOp, Problem> {
     let ranges = Ranges::new();
-    let site = Site { operands: vec![input], result: output, weights: DType::I8, ranges: &ranges };
+    let site =
+        Site { operands: vec![input], result: output, weights: DType::I8, ranges: &ranges, numerics: Numerics::Native };
     Unary { chain: vec![] }.quantize(&site)
 }
 
@@ -617,9 +715,17 @@ impl FloatOperator for Unary {
         }
     }
 
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        export_chain(&self.chain, export, site.x())
+    }
+
     fn describe(&self) -> String {
         describe_chain(&self.chain)
     }
+}
+
+fn export_chain(chain: &[UnaryFn], export: &mut Export, x: &str) -> Result<String, Problem> {
+    chain.iter().try_fold(x.to_owned(), |x, function| function.export(export, &x))
 }
 
 impl QuantOperator for Table {

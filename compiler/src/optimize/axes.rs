@@ -119,9 +119,9 @@ fn sames(operand: &Shape, which: impl Fn(usize) -> bool) -> Vec<Link> {
 
 fn mixing(op: &QuantOp, (operand_axis, result_axis): (usize, usize), taps: usize) -> Mixing {
     let weighted = op.weighted();
-    let reads = |row: &[i8]| row.chunks(taps).map(|taps| taps.iter().any(|&w| w != 0)).collect();
+    let reads = |row: Vec<i32>| row.chunks(taps).map(|taps| taps.iter().any(|&w| w != 0)).collect();
     let rows = weighted.map_or(0, |weighted| weighted.channels.len());
-    let reads = (0..rows).filter_map(|row| Some(reads(weighted?.row(row)))).collect();
+    let reads = (0..rows).filter_map(|row| Some(reads(weighted?.factors(row).collect()))).collect();
     Mixing { operand_axis, result_axis, reads }
 }
 

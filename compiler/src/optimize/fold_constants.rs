@@ -32,17 +32,19 @@ pub fn run(graph: &mut Graph<Quant>) -> bool {
 fn folded(old: &Weighted, factors: &Factors) -> Option<Weighted> {
     let mut new = old.clone();
     for channel_idx in 0..old.channels.len() {
+        // Zero points of weights are int8 values.
+        let zero = old.channels[channel_idx].weight_zero as i8;
         let total = sum(old, channel_idx, factors).total;
         let mut bias = i64::from(old.channels[channel_idx].bias);
         if constant(finished(old, channel_idx, total)).is_some() {
             // Any value of the sum has this result. The nearest to the bias keeps the bias small.
-            new.row_mut(channel_idx).fill(0);
+            new.row_mut(channel_idx).fill(zero);
             bias = i128::from(bias).clamp(total.lo, total.hi) as i64;
         }
         for (w, factor) in new.row_mut(channel_idx).iter_mut().zip(factors.row(channel_idx)) {
             if let Some(factor) = constant(*factor) {
-                bias += i64::from(*w) * i64::from(factor);
-                *w = 0;
+                bias += (i64::from(*w) - i64::from(zero)) * i64::from(factor);
+                *w = zero;
             }
         }
         new.channels[channel_idx].bias = i32::try_from(bias).ok()?;

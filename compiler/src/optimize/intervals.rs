@@ -9,7 +9,7 @@ use super::{axes, products};
 use crate::ir::{Clamp, Graph, Interval, Multiplier, NodeId, Quant, QuantType, Shape};
 use crate::ops::QuantOp;
 use crate::ops::average_pool::{QAveragePool, divisor};
-use crate::ops::fixed_sum::FixedSum;
+use crate::ops::fixed_sum::{FixedSum, Precision};
 use crate::ops::pad::{PadMode, QPad};
 
 /// What is known of the elements of a tensor.
@@ -119,7 +119,7 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
         QuantOp::Linear(_) => Bounds::along(shape, shape.rank() - 1, products::results(op, operands[0])),
         QuantOp::Affine(affine) => {
             let channel = |(index, sum)| {
-                summed(sum, &[operands[0].bounds.at(affine.axis, index)], affine.precision.shift, affine.clamp)
+                summed(sum, &[operands[0].bounds.at(affine.axis, index)], affine.precision, affine.clamp)
             };
             Bounds::along(shape, affine.axis, affine.channels.iter().enumerate().map(channel).collect())
         }
@@ -135,11 +135,9 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
             values.reduce(Interval::hull).unwrap_or(full)
         }),
         QuantOp::Rescale(rescale) => {
-            operands[0].bounds.map(|x| summed(&rescale.sum, &[x], rescale.precision.shift, rescale.clamp))
+            operands[0].bounds.map(|x| summed(&rescale.sum, &[x], rescale.precision, rescale.clamp))
         }
-        QuantOp::Add(add) => {
-            broadcast(operands, shape, |a, b| summed(&add.sum, &[a, b], add.precision.shift, add.clamp))
-        }
+        QuantOp::Add(add) => broadcast(operands, shape, |a, b| summed(&add.sum, &[a, b], add.precision, add.clamp)),
         QuantOp::Mul(mul) => broadcast(operands, shape, |a, b| {
             let (a, b) = (shifted(a, -mul.zeros[0]), shifted(b, -mul.zeros[1]));
             requantized(times(a, b), mul.multiplier, mul.output_zero, mul.clamp)
@@ -182,12 +180,12 @@ pub fn requantized(acc: Interval, multiplier: Multiplier, zero: i32, clamp: Clam
     Interval::new(end(acc.lo), end(acc.hi))
 }
 
-fn summed(sum: &FixedSum, operands: &[Interval], shift: u32, clamp: Clamp) -> Interval {
+fn summed(sum: &FixedSum, operands: &[Interval], precision: Precision, clamp: Clamp) -> Interval {
     let end = |upper: bool| {
         let ends = operands.iter().zip(&sum.factors);
         let ends: Vec<i32> =
             ends.map(|(x, &factor)| to_i32(if (factor >= 0) == upper { x.hi } else { x.lo })).collect();
-        sum.apply(&ends, shift, clamp)
+        sum.apply(&ends, precision, clamp)
     };
     Interval::new(end(false), end(true))
 }

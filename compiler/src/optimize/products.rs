@@ -111,7 +111,7 @@ pub struct Sum {
 pub fn sum(weighted: &Weighted, channel_idx: usize, factors: &Factors) -> Sum {
     let bias = i64::from(weighted.channels[channel_idx].bias);
     let (mut total, mut partial) = ((bias, bias), (bias, bias));
-    for (&w, factor) in weighted.row(channel_idx).iter().zip(factors.row(channel_idx)) {
+    for (w, factor) in weighted.factors(channel_idx).zip(factors.row(channel_idx)) {
         // Factors are differences of two values of at most 16 bits.
         let (a, b) = (i64::from(w) * factor.lo as i64, i64::from(w) * factor.hi as i64);
         let (lo, hi) = (a.min(b), a.max(b));

@@ -1,7 +1,7 @@
 //! Folds factors and addends into the weights before or behind them, and into each other.
 
 use super::{absorb_consumer, absorb_producer, sole_operand};
-use crate::ir::{Float, Graph, NodeId, RealClamp, Shape};
+use crate::ir::{Float, Graph, NodeId, RealClamp, Shape, Steps};
 use crate::ops::FloatOp;
 use crate::ops::affine::Affine;
 use crate::ops::unary::UnaryFn;
@@ -75,20 +75,30 @@ fn into_producer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     let mut op = graph.node(producer).op.clone();
     let axis = channel_axis(&op, &graph.node(producer).value)?;
     let map = map.along(axis, graph.node(producer).value.dims()[axis])?;
-    let (weights, bias, clamp) = match &mut op {
-        FloatOp::Conv(conv) => (&mut conv.weights.data, &mut conv.bias, &mut conv.clamp),
-        FloatOp::ConvTranspose(conv) => (&mut conv.weights.data, &mut conv.bias, &mut conv.clamp),
-        FloatOp::Linear(linear) => (&mut linear.weights.data, &mut linear.bias, &mut linear.clamp),
-        FloatOp::Affine(affine) => (&mut affine.scale, &mut affine.shift, &mut affine.clamp),
-        _ => return None,
-    };
-    if *clamp != RealClamp::NONE {
+    if op.clamp_mut().is_some_and(|clamp| *clamp != RealClamp::NONE) {
         return None;
     }
-    let row_len = weights.len() / bias.len();
-    for (c, row) in weights.chunks_exact_mut(row_len).enumerate() {
-        row.iter_mut().for_each(|w| *w *= map.scale[c]);
-        bias[c] = (f64::from(bias[c]) * f64::from(map.scale[c]) + f64::from(map.shift[c])) as f32;
+    let (bias, clamp) = match &mut op {
+        FloatOp::Conv(conv) => {
+            conv.weights.scale_rows(&map.scale);
+            (&mut conv.bias, &mut conv.clamp)
+        }
+        FloatOp::ConvTranspose(conv) => {
+            conv.weights.scale_rows(&map.scale);
+            (&mut conv.bias, &mut conv.clamp)
+        }
+        FloatOp::Linear(linear) => {
+            linear.weights.scale_rows(&map.scale);
+            (&mut linear.bias, &mut linear.clamp)
+        }
+        FloatOp::Affine(affine) => {
+            affine.scale.iter_mut().zip(&map.scale).for_each(|(own, factor)| *own *= factor);
+            (&mut affine.shift, &mut affine.clamp)
+        }
+        _ => return None,
+    };
+    for (c, bias) in bias.iter_mut().enumerate() {
+        *bias = (f64::from(*bias) * f64::from(map.scale[c]) + f64::from(map.shift[c])) as f32;
     }
     *clamp = map.clamp;
     graph.node_mut(producer).op = op;
@@ -103,7 +113,7 @@ fn into_consumer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     let mut op = graph.node(id).op.clone();
     match &mut op {
         FloatOp::Conv(conv) => {
-            let map = foldable(map.along(1, input.dims()[1])?)?;
+            let map = foldable(map.along(1, input.dims()[1])?, conv.weights.steps.as_mut())?;
             let padded = conv.window.pads(&input.dims()[2..]);
             if padded && map.shift.iter().any(|&shift| shift != 0.0) {
                 return None;
@@ -115,7 +125,7 @@ fn into_consumer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
         }
         FloatOp::Linear(linear) => {
             let axis = input.rank() - 1;
-            let map = foldable(map.along(axis, input.dims()[axis])?)?;
+            let map = foldable(map.along(axis, input.dims()[axis])?, linear.weights.steps.as_mut())?;
             scale_rows(&mut linear.weights.data, &mut linear.bias, 1, &map, |_, i| i);
         }
         FloatOp::Affine(affine) => {
@@ -129,9 +139,17 @@ fn into_consumer(graph: &mut Graph<Float>, id: NodeId) -> Option<()> {
     Some(())
 }
 
-fn foldable(map: Map) -> Option<Map> {
+/// Whether weights can take the factors of their inputs over. Those that the model stores as integers stay integers only
+/// where there is but one factor, which their steps take.
+fn foldable(map: Map, steps: Option<&mut Steps>) -> Option<Map> {
     let magnitudes = || map.scale.iter().map(|scale| scale.abs());
     let (min, max) = (magnitudes().fold(f32::INFINITY, f32::min), magnitudes().fold(0.0, f32::max));
+    if let Some(steps) = steps {
+        if min != max {
+            return None;
+        }
+        steps.scales.iter_mut().for_each(|scale| *scale *= max);
+    }
     (max <= min * MAX_SPREAD).then_some(map)
 }
 

@@ -3,6 +3,7 @@
 //! Passes run until none of them finds anything to do. The graph is checked after every round.
 
 mod cancel_moves;
+mod drop_requantize;
 mod fold_affine;
 mod fold_product;
 mod fuse_activation;
@@ -28,6 +29,7 @@ pub struct Pass {
 /// All passes, in the order in which they run. A new pass is one line here.
 pub const PASSES: &[Pass] = &[
     Pass { name: "cancel_moves", run: cancel_moves::run },
+    Pass { name: "drop_requantize", run: drop_requantize::run },
     Pass { name: "fuse_padding", run: fuse_padding::run },
     Pass { name: "hoist_elementwise", run: hoist_elementwise::run },
     Pass { name: "fuse_mask", run: fuse_mask::run },

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::calibrate::Ranges;
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
-use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Params, Quant, QuantType};
+use crate::ir::{Checked, DType, Encoding, Float, Graph, Node, NodeId, Numerics, Params, Quant, QuantType};
 use crate::ops::constant::QConstant;
 use crate::ops::{FloatOp, Problem, QuantOp, Site, unary};
 use params::{Assigned, Assignment};
@@ -35,6 +35,7 @@ pub fn quantize(
     graph: &Checked<Graph<Float>>,
     ranges: &Ranges,
     settings: &Settings,
+    numerics: Numerics,
 ) -> diag::Result<(Checked<Graph<Quant>>, Diagnostics)> {
     let mut problems = Diagnostics::default();
     let wanted = precision::resolve(graph, &settings.precisions, &mut problems);
@@ -45,6 +46,7 @@ pub fn quantize(
         ranges,
         wanted,
         assigned: &assigned,
+        numerics,
         result: Graph::default(),
         ids: BTreeMap::new(),
     };
@@ -73,6 +75,7 @@ struct Quantizer<'a> {
     ranges: &'a Ranges,
     wanted: Wanted,
     assigned: &'a Assigned,
+    numerics: Numerics,
     result: Graph<Quant>,
     ids: BTreeMap<NodeId, NodeId>,
 }
@@ -91,13 +94,23 @@ impl Quantizer<'_> {
             }
         }
         let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site { operands: types, result: &value, weights: self.wanted.weights[&id], ranges: self.ranges };
+        let site = Site {
+            operands: types,
+            result: &value,
+            weights: self.wanted.weights[&id],
+            ranges: self.ranges,
+            numerics: self.numerics,
+        };
         let op = match self.assigned.types[&id] {
             Assignment::Zero => zeros(&value),
             Assignment::Params(..) | Assignment::Index => {
                 node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?
             }
         };
+        if self.is_already_quantized(id, operands.first().copied()) {
+            self.ids.insert(id, operands[0]);
+            return Ok(());
+        }
         if matches!(op, QuantOp::Constant(_)) {
             operands.clear();
         }
@@ -107,6 +120,22 @@ impl Quantizer<'_> {
         let quantized = if is_input { self.result.add_input(node) } else { self.result.add(node, &operands) };
         self.ids.insert(id, quantized);
         Ok(())
+    }
+
+    /// Whether a quantization that the model prescribes finds its operand with these very parameters. An output that would
+    /// be an input or another output keeps its node: somebody has to copy.
+    fn is_already_quantized(&self, id: NodeId, operand: Option<NodeId>) -> bool {
+        let (FloatOp::Requantize(requantize), Some(operand)) = (&self.source.node(id).op, operand) else {
+            return false;
+        };
+        let node = self.result.node(operand);
+        let mut outputs = self.source.outputs().iter().map(|output| self.ids.get(&output.node));
+        let copied = self.source.is_output(id)
+            && (matches!(node.op, QuantOp::Input(_)) || outputs.any(|output| output == Some(&operand)));
+        requantize.is_full()
+            && node.value.dtype == DType::I8
+            && node.value.params() == Some(requantize.params)
+            && !copied
     }
 
     fn value(&self, id: NodeId) -> QuantType {

@@ -6,10 +6,11 @@ use super::precision::{Precisions, Wanted};
 use super::{resolution, without_range};
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
-use crate::ir::{Checked, DType, Float, Graph, Node, NodeId, Params, Range};
+use crate::ir::{Checked, DType, Float, FloatTensor, Graph, Node, NodeId, Params, Range, Scale, round_half_even};
 use crate::ops::input::Element;
 use crate::ops::recurrent::{Inside, Output};
-use crate::ops::unary::apply_chain;
+use crate::ops::requantize::{Requantize, quantization_of};
+use crate::ops::unary::{Unary, apply_chain};
 use crate::ops::{FloatOp, ParamsRule};
 
 /// What the integers of a tensor mean.
@@ -49,12 +50,14 @@ pub fn assign(
     problems: &mut Diagnostics,
 ) -> Assigned {
     let order = graph.topological();
+    let prescribed = prescribed(graph, &order);
     let (mut assigned, mut bytes, mut missing) = (BTreeMap::new(), BTreeMap::<NodeId, Params>::new(), vec![]);
     for &id in &order {
         let node = graph.node(id);
         let narrow = !node.op.is_wide();
         let dtype = if narrow { Some(DType::I8) } else { wanted.activations.get(&id).copied() };
         let own_bytes = match node.op.params_rule() {
+            _ if prescribed.contains_key(&id) => prescribed.get(&id).copied(),
             ParamsRule::Fixed(params) => Some(params),
             ParamsRule::SameAsOperand => bytes.get(&graph.operands(id)[0]).copied(),
             ParamsRule::Own => range(graph, ranges, id).and_then(Params::asymmetric_int8),
@@ -62,6 +65,7 @@ pub fn assign(
         };
         bytes.extend(own_bytes.map(|params| (id, params)));
         let assignment = match node.op.params_rule() {
+            _ if prescribed.contains_key(&id) => Assignment::Params(DType::I8, prescribed[&id]),
             ParamsRule::Fixed(params) => {
                 let dtype = dtype.unwrap_or(precisions.activations);
                 Assignment::Params(dtype, params.for_type(dtype))
@@ -89,7 +93,7 @@ pub fn assign(
         };
         assigned.insert(id, assignment);
     }
-    problems.extend(missing_ranges(&missing));
+    problems.extend(missing_ranges(&missing, ranges));
     // Backwards, so that nested joins take over the parameters of the outermost.
     for &id in order.iter().rev() {
         let (op, wanted) = (&graph.node(id).op, assigned[&id]);
@@ -117,6 +121,53 @@ fn used_as_positions(graph: &Graph<Float>, id: NodeId) -> bool {
     !consumers.is_empty() && !graph.is_output(id) && consumers.iter().all(is_position)
 }
 
+/// Parameters that the model itself gives to tensors: where it quantizes a tensor, the operator before computes with these
+/// parameters at once. Where it quantizes a tensor in several ways, with those that reach furthest.
+fn prescribed(graph: &Graph<Float>, order: &[NodeId]) -> BTreeMap<NodeId, Params> {
+    let mut prescribed = BTreeMap::new();
+    for &id in order.iter().rev() {
+        if let FloatOp::Requantize(requantize) = &graph.node(id).op {
+            prescribe(graph, graph.operands(id)[0], requantize, &mut prescribed);
+        }
+    }
+    let stored = order.iter().filter_map(|&id| Some((id, quantization_of(graph, id)?.params)));
+    prescribed.extend(stored);
+    for &id in order {
+        if let FloatOp::Constant(constant) = &graph.node(id).op
+            && let Some(params) = stored_params(&constant.tensor)
+        {
+            prescribed.entry(id).or_insert(params);
+        }
+    }
+    prescribed
+}
+
+fn prescribe(graph: &Graph<Float>, id: NodeId, wanted: &Requantize, prescribed: &mut BTreeMap<NodeId, Params>) {
+    let op = &graph.node(id).op;
+    let takes = match op.params_rule() {
+        // A table can end in any parameters.
+        _ if matches!(op, FloatOp::Unary(_)) => true,
+        ParamsRule::Own => true,
+        ParamsRule::SameAsOperand if op.shares_params(0) => true,
+        ParamsRule::SameAsOperand => return prescribe(graph, graph.operands(id)[0], wanted, prescribed),
+        ParamsRule::Fixed(_) | ParamsRule::Index => false,
+    };
+    let further = |other: &Params| wanted.params.scale > other.scale;
+    if takes && prescribed.get(&id).is_none_or(further) {
+        prescribed.insert(id, wanted.params);
+    }
+}
+
+/// Parameters with which a constant that the model stores as integers becomes these integers again.
+fn stored_params(tensor: &FloatTensor) -> Option<Params> {
+    let [scale] = tensor.steps.as_ref()?.scales[..] else { return None };
+    let scale = Scale::new(f64::from(scale))?;
+    let multiples = || tensor.data.iter().map(|&value| round_half_even(f64::from(value) / scale.get()));
+    let (lo, hi) = (multiples().min()?.min(0), multiples().max()?.max(0));
+    let zero_point = if lo >= -128 && hi <= 127 { 0 } else { -128 - lo };
+    (hi + zero_point <= 127).then_some(Params { scale, zero_point: i32::try_from(zero_point).ok()? })
+}
+
 /// Positions (from ArgMax) can be joined with each other. No other operator takes them, which its quantization
 /// reports; until then the result is taken for a tensor of reals.
 fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assignment>) -> Option<Assignment> {
@@ -135,11 +186,15 @@ fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assig
 }
 
 /// One error for all tensors without a range: most often the file belongs to another model.
-fn missing_ranges(missing: &[&str]) -> Option<Diagnostic> {
+fn missing_ranges(missing: &[&str], ranges: &Ranges) -> Option<Diagnostic> {
     let (first, more) = missing.split_first()?;
-    let diagnostic = Diagnostic::error(Code::MissingRange, "the ranges file has no entry for this tensor")
-        .tensor(*first)
-        .help("calibrate this very model again: ptqc calibrate MODEL --calib DATA");
+    let diagnostic = match ranges.is_empty() {
+        false => Diagnostic::error(Code::MissingRange, "the ranges file has no entry for this tensor")
+            .help("calibrate this very model again: ptqc calibrate MODEL --calib DATA"),
+        true => Diagnostic::error(Code::MissingRange, "the model quantizes others of its tensors, but not this one")
+            .help("give samples with --calib DATA: they are used for such tensors only"),
+    };
+    let diagnostic = diagnostic.tensor(*first);
     Some(if more.is_empty() {
         diagnostic
     } else {
@@ -171,6 +226,29 @@ fn range(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     derived_forwards(graph, ranges, id)
         .or_else(|| derived_backwards(graph, ranges, id))
         .or_else(|| widest(graph, ranges, id))
+        .or_else(|| representable(graph, id))
+}
+
+/// What a function of a tensor that the model itself quantizes can become: this needs no calibration.
+fn representable(graph: &Graph<Float>, id: NodeId) -> Option<Range> {
+    let operand = || representable(graph, *graph.operands(id).first()?);
+    match &graph.node(id).op {
+        FloatOp::Requantize(requantize) => {
+            let (min, max) = requantize.reach();
+            Range::new(min as f32, max as f32)
+        }
+        FloatOp::Unary(unary) => image(operand()?, unary),
+        FloatOp::AveragePool(_) | FloatOp::Mean(_) => operand(),
+        op if op.params_rule() == ParamsRule::SameAsOperand => operand(),
+        _ => None,
+    }
+}
+
+/// The values of a function over a range.
+fn image(range: Range, unary: &Unary) -> Option<Range> {
+    let (min, max) = (f64::from(range.min()), f64::from(range.max()));
+    let at = |i: u32| min + (max - min) * f64::from(i) / f64::from(SAMPLES);
+    data_range(&(0..=SAMPLES).map(|i| apply_chain(&unary.chain, at(i)) as f32).collect::<Vec<_>>())
 }
 
 /// What is known of a tensor by itself.
@@ -205,11 +283,7 @@ fn derived_forwards(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option
     }
     let operand = derived_forwards(graph, ranges, *graph.operands(id).first()?)?;
     match &node.op {
-        FloatOp::Unary(unary) => {
-            let (min, max) = (f64::from(operand.min()), f64::from(operand.max()));
-            let at = |i: u32| min + (max - min) * f64::from(i) / f64::from(SAMPLES);
-            data_range(&(0..=SAMPLES).map(|i| apply_chain(&unary.chain, at(i)) as f32).collect::<Vec<_>>())
-        }
+        FloatOp::Unary(unary) => image(operand, unary),
         op if op.params_rule() == ParamsRule::SameAsOperand => Some(operand),
         _ => None,
     }

@@ -135,3 +135,24 @@ fn not_a_recipe(text: &str, error: &toml::de::Error) -> Diagnostic {
          like [layers.\"/conv1/Conv\"]; tables like [tensors.\"/conv1/Relu_output_0\"] have `activations`",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_what_its_text_says() {
+        let layer = LayerPrecision { activations: Some(DType::I16), weights: Some(DType::I4) };
+        let recipe = PrecisionRecipe {
+            activations: Some(DType::I8),
+            weights: None,
+            tensors: [("a \"b\"\n/c", DType::I16), ("x", DType::I8)]
+                .map(|(name, dtype)| (name.to_owned(), dtype))
+                .into(),
+            layers: [("/conv1/Conv".to_owned(), layer), ("fc".to_owned(), LayerPrecision::default())].into(),
+        };
+        assert_eq!(PrecisionRecipe::from_toml(&recipe.to_toml()), Ok(recipe.clone()));
+        let precisions = recipe.precisions(None, Some(DType::I4));
+        assert_eq!((precisions.activations, precisions.weights), (DType::I8, DType::I4));
+    }
+}

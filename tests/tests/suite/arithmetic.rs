@@ -2,13 +2,14 @@
 //! value it stands for: half a step for the rounding, and what the limited precision of the constants adds.
 
 use num_rational::BigRational;
-use ptqc::ir::{Clamp, DType, Multiplier, Params, QuantType, Range, Scale, Shape};
-use ptqc::ops::average_pool::mean_multiplier;
+use ptqc::ir::{Clamp, DType, FloatTensor, Interval, Multiplier, Numerics, Params, QuantType, Range, Scale, Shape};
+use ptqc::ops::average_pool::mean_multipliers;
+use ptqc::ops::curve::Curve;
 use ptqc::ops::fixed_sum::{FixedSum, Precision, RealSum};
 use ptqc::ops::mul::Mul;
 use ptqc::ops::softmax::QSoftmax;
 use ptqc::ops::unary::{Table, UnaryFn};
-use ptqc::ops::weighted::Weighted;
+use ptqc::ops::weighted::{Grid, Weighted};
 use ptqc::ops::{FloatOperator, Operand, QuantOp, Site};
 
 /// Bits behind the point of the exponentials below.
@@ -190,7 +191,7 @@ fn sums_are_as_exact_as_their_shift() {
         let precision = {
             let types = [0, output_zero].map(|zero| QuantType::int8(Shape::new([1]), params(1.0, zero)));
             let operands = vec![&types[0]; real.terms.len()];
-            Precision::choose(std::slice::from_ref(&real), &operands, &types[1]).unwrap()
+            Precision::choose(std::slice::from_ref(&real), &operands, &types[1], Numerics::Native).unwrap()
         };
         assert!(precision.wide || precision.shift >= 14);
         let sum = FixedSum::new(&real, output_zero, precision.shift).unwrap();
@@ -203,7 +204,7 @@ fn sums_are_as_exact_as_their_shift() {
                 + integer(output_zero.into());
             let moved: i64 = real.terms.iter().zip(q).map(|(&(_, zero), q)| i64::from((q - zero).abs())).sum();
             let bound = half() + integer(moved + 1) * power_of_two(-(precision.shift as i32) - 1) + power_of_two(-30);
-            assert_within(sum.apply(q, precision.shift, wide).into(), &exact, &bound, &(&real, q));
+            assert_within(sum.apply(q, precision, wide).into(), &exact, &bound, &(&real, q));
             if !precision.wide {
                 let products = q.iter().zip(&sum.factors).map(|(&q, &factor)| i64::from(q) * i64::from(factor));
                 let partial = products.scan(0, |sum, product| {
@@ -232,6 +233,7 @@ fn products_are_as_exact_as_their_multiplier() {
             result: &types[2],
             weights: DType::I8,
             ranges: &Default::default(),
+            numerics: Numerics::Native,
         };
         let op = op.quantize(&site).unwrap();
         let QuantOp::Mul(mul) = &op else { panic!("a product is a Mul") };
@@ -252,7 +254,9 @@ fn means_are_as_exact_as_their_multiplier() {
     let mut random = random();
     for count in [1, 2, 3, 7, 9, 49, 100, 1000, 4096] {
         let (input_step, output_step) = (spread(&mut random, 1e-3, 1.0), spread(&mut random, 1e-3, 1.0));
-        let multiplier = mean_multiplier(input_step / output_step, count, (count, DType::I8)).unwrap();
+        let multipliers =
+            mean_multipliers(input_step / output_step, (&[count], DType::I8), DType::I8, Numerics::Native).unwrap();
+        let multiplier = multipliers[0];
         let reach = 255 * count as i64;
         for i in 0..=2000 {
             let sum = -reach + 2 * reach * i / 2000;
@@ -297,6 +301,122 @@ fn softmax_is_as_exact_as_its_exponentials() {
     }
 }
 
+/// Accumulators of more than 32 bits are multiplied exactly.
+#[test]
+fn wide_accumulators_are_requantized_exactly() {
+    let mut random = random();
+    for _ in 0..4000 {
+        let multiplier = Multiplier::new(spread(&mut random, 1e-9, 1e3)).unwrap();
+        let acc = random.i64(-(1 << 46)..1 << 46) >> random.u32(0..40);
+        let factor = integer(multiplier.mantissa().into()) * power_of_two(multiplier.left_shift() as i32 - 31);
+        let exact = (integer(acc) * factor + half()).floor();
+        assert_eq!(integer(multiplier.apply_wide(acc)), exact, "{acc} {multiplier}");
+        if multiplier.accepts(Interval::point(acc)) && i32::try_from(acc).is_ok() {
+            assert_eq!(i64::from(multiplier.apply(acc as i32)), multiplier.apply_wide(acc));
+        }
+    }
+}
+
+/// What a curve says of its error is so, and it is small.
+#[test]
+fn curves_are_as_exact_as_they_say() {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let shape = Shape::new([1]);
+    let unit = Params::unit_interval().for_type(DType::I16);
+    let symmetric = Params::symmetric_unit().for_type(DType::I16);
+    assert_eq!((unit.scale.get(), symmetric.scale.get()), (1.0 / 32768.0, 1.0 / 32768.0));
+    let swish = move |x: f64| x * sigmoid(x);
+    let functions: [(&dyn Fn(f64) -> f64, Params); 3] =
+        [(&sigmoid, unit), (&f64::tanh, symmetric), (&swish, params(16.0 / 32767.0, 0))];
+    for magnitude in [0.1, 1.0, 4.0, 8.0, 16.0] {
+        let input = Params::symmetric(Range::new(-magnitude, magnitude).unwrap(), DType::I16).unwrap();
+        for (function, output) in functions {
+            for (dtype, output) in [(DType::I16, output), (DType::I8, params(0.0625, 3))] {
+                let curve = Curve::new(input, &QuantType::real(shape.clone(), dtype, output), function);
+                assert!(curve.error <= 2.0, "{magnitude} {dtype}: {}", curve.error);
+                for q in -32768..=32767 {
+                    let exact = function(input.dequantize(q)) / output.scale.get() + f64::from(output.zero_point);
+                    let exact = exact.clamp(dtype.min().into(), dtype.max().into());
+                    assert!((f64::from(curve.at(q)) - exact).abs() <= curve.error + 1e-6, "{magnitude} {dtype} {q}");
+                }
+            }
+        }
+    }
+}
+
+/// Between 8, 16 and 32 bits a value changes by half a step of the result, and what the factor loses.
+#[test]
+fn conversions_are_nearest() {
+    let mut random = random();
+    for _ in 0..2000 {
+        let types = [DType::I8, DType::I16, DType::I32];
+        let [from, to] = [types[random.usize(..3)], types[random.usize(..2)]];
+        let magnitude = spread(&mut random, 1e-3, 1e3) as f32;
+        let reach = magnitude * spread(&mut random, 0.5, 8.0) as f32;
+        let [x, y] = [(from, magnitude), (to, reach)].map(|(dtype, magnitude)| {
+            let range = Range::new(-magnitude * random.f32(), magnitude).unwrap();
+            QuantType::real(Shape::new([1]), dtype, Params::covering(range, dtype).unwrap())
+        });
+        let op = ptqc::ops::unary::convert(&x, &y).unwrap();
+        let q = random.i32(from.min()..=from.max());
+        let (x_params, y_params) = (x.params().unwrap(), y.params().unwrap());
+        let exact = integer(i64::from(q) - i64::from(x_params.zero_point)) * rational(x_params.scale.get())
+            / rational(y_params.scale.get())
+            + integer(y_params.zero_point.into());
+        let exact = exact.clamp(integer(to.min().into()), integer(to.max().into()));
+        let result = op.evaluate(&[Operand { ty: &x, data: &[q] }], &y)[0];
+        // Factors have at least 14 fractional bits, and more for results of 16 bits.
+        let moved = integer(i64::from(q.unsigned_abs()) + 256)
+            * match &op {
+                QuantOp::Rescale(rescale) => power_of_two(-(rescale.precision.shift as i32) - 1),
+                _ => integer(0),
+            };
+        assert_within(result.into(), &exact, &(half() + moved + power_of_two(-20)), &(from, to, q, &op));
+    }
+}
+
+/// Probabilities of 16 bits: half a step, and what rounding the exponentials does to the sum.
+#[test]
+fn softmax_of_16_bits_is_as_exact_as_its_exponentials() {
+    let mut random = random();
+    for terms in [1, 2, 10, 300] {
+        for scale in [1e-5, 3e-4, 0.002] {
+            for (output, bits, zero, hi) in [(DType::I16, 15, 0, 32767), (DType::I8, 8, -128, 127)] {
+                let softmax = QSoftmax::for_types(0, (DType::I16, scale), terms, output).unwrap();
+                let row: Vec<i32> = (0..terms).map(|_| random.i32(-32768..=32767)).collect();
+                let max = row.iter().copied().max().unwrap();
+                let e: Vec<f64> = row.iter().map(|&x| (-scale * f64::from(max - x)).exp()).collect();
+                let sum: f64 = e.iter().sum();
+                let one = f64::from(1u32 << bits);
+                let bound = 0.5 + one * (terms as f64 + 1.0) * 2.0 / f64::from(1u32 << softmax.bits) + 1e-3;
+                for (y, e) in softmax.row(&row.iter().map(|&x| (x, true)).collect::<Vec<_>>()).into_iter().zip(e) {
+                    let exact = (e / sum * one + f64::from(zero)).min(hi.into());
+                    assert!((f64::from(y) - exact).abs() <= bound, "{terms} {scale} {output}: {y} {exact}");
+                }
+            }
+        }
+    }
+}
+
+/// Clipping 4-bit weights is never worse than covering the largest, and all of them fit.
+#[test]
+fn grids_of_four_bits_have_the_least_error() {
+    let mut random = random();
+    for _ in 0..500 {
+        let row: Vec<f32> = (0..random.usize(1..60)).map(|_| (random.f32() - 0.5) * random.f32()).collect();
+        let Some(grid) = Grid::of(&row, DType::I4) else { continue };
+        let largest = row.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+        let covering = Grid { scale: Scale::new(f64::from(largest) / 7.0).unwrap(), dtype: DType::I4 };
+        let error = |grid: Grid| -> f64 {
+            row.iter().map(|&w| (f64::from(w) - grid.scale.get() * f64::from(grid.nearest(w))).powi(2)).sum()
+        };
+        assert!(error(grid) <= error(covering) * (1.0 + 1e-9));
+        assert!(row.iter().all(|&w| (-7..=7).contains(&grid.nearest(w))));
+        let fine = Grid::of(&row, DType::I8).unwrap();
+        assert!(row.iter().any(|&w| fine.nearest(w).abs() == 127));
+    }
+}
+
 /// Weights are within half their step, biases within half an accumulator's; a channel that cannot move the result
 /// by `2^-17` steps is an exact constant.
 #[test]
@@ -307,11 +427,17 @@ fn weights_and_biases_are_nearest() {
         let magnitude = output.scale.get() / input.scale.get() * spread(&mut random, 1e-12, 1e2);
         let row: Vec<f32> = (0..random.usize(1..20)).map(|_| ((random.f64() - 0.5) * magnitude) as f32).collect();
         let bias = ((random.f64() - 0.5) * output.scale.get() * spread(&mut random, 1e-3, 1e4)) as f32;
+        let weights = FloatTensor::new(Shape::new([1, row.len()]), row.clone());
         let weighted = {
             let types = [input, output].map(|params| QuantType::int8(Shape::new([1]), params));
-            let site =
-                Site { operands: vec![&types[0]], result: &types[1], weights: DType::I8, ranges: &Default::default() };
-            Weighted::quantize(&row, &[bias], Clamp::full(DType::I8), &site).unwrap()
+            let site = Site {
+                operands: vec![&types[0]],
+                result: &types[1],
+                weights: DType::I8,
+                ranges: &Default::default(),
+                numerics: Numerics::Native,
+            };
+            Weighted::quantize(&weights, &[bias], Clamp::full(DType::I8), &site).unwrap()
         };
         let channel = weighted.channels[0];
         let exact = |x: &[i32]| {

@@ -224,6 +224,27 @@ const CASES: &[Case] = &[
     error(Code::MissingRange, "of_another_model", FROM_RANGES, || {
         vec![("m.onnx", conv_relu().bytes()), ("m.ranges.toml", b"[ranges]\nq = { min = 0.0, max = 1.0 }\n".to_vec())]
     }),
+    error(Code::MissingRange, "not_quantized", "build m.onnx -o out", || vec![("m.onnx", gemm().bytes())]),
+    error(Code::MissingRange, "partly_quantized", "build m.onnx -o out", || {
+        let model = pair(&[0.1], &[0]).random("w", &[4, 3]).node("MatMul", &["d", "w"], &["y"]);
+        vec![("m.onnx", model.output("y").bytes())]
+    }),
+    error(Code::UnsupportedAttribute, "scale_for_each_channel", FLOAT, || {
+        let model = pair(&[0.1, 0.2, 0.3, 0.4], &[0, 0, 0, 0]).node("Relu", &["d"], &["y"]);
+        vec![("m.onnx", model.output("y").bytes())]
+    }),
+    error(Code::InvalidGraph, "scale_of_zero", FLOAT, || {
+        vec![("m.onnx", pair(&[0.0], &[0]).node("Relu", &["d"], &["y"]).output("y").bytes())]
+    }),
+    error(Code::UnsupportedAttribute, "computes_with_integers", FLOAT, || {
+        let model = pair(&[0.1], &[5]).node("Relu", &["q"], &["r"]).node("DequantizeLinear", &["r", "s", "z"], &["y"]);
+        vec![("m.onnx", model.output("y").bytes())]
+    }),
+    error(Code::UnsupportedAttribute, "scale_found_at_run_time", FLOAT, || {
+        let model = Onnx::default().input("x", &[1, 4]).node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"]);
+        let model = model.node_with("Cast", &["q"], &["f"], &[("to", 1.into())]).node("Add", &["f", "s"], &["y"]);
+        vec![("m.onnx", model.output("y").bytes())]
+    }),
     error(Code::MissingRange, "for_a_stage", "inspect m.onnx --stage quant", || vec![("m.onnx", gemm().bytes())]),
     error(Code::InvalidRange, "far_too_narrow", FROM_RANGES, || {
         let text = "[ranges]\nx = { min = -1.0, max = 1.0 }\ny = { min = -1e-12, max = 1e-12 }\n";
@@ -310,11 +331,11 @@ const CASES: &[Case] = &[
     error(Code::RecipeFile, "of_bits", RECIPE, || with_recipe("weight_bits = 5\n")),
     error(Code::RecipeFile, "of_keys", RECIPE, || with_recipe("activations = \"int8\"\n\n[layers.fc]\nbits = 4\n")),
     error(Code::RecipeFile, "of_unknown_names", RECIPE, || {
-        with_recipe("[layers.Gemn]\nweight_bits = 4\n\n[tensors.z]\nactivations = \"int16\"\n")
+        with_recipe("[layers.\"/yy\"]\nweight_bits = 4\n\n[tensors.yy]\nactivations = \"int16\"\n")
     }),
     error(Code::RecipeFile, "of_a_layer_without_weights", RECIPE, || {
         let model = relu(Onnx::default());
-        let recipe = "[layers.y]\nweight_bits = 4\n";
+        let recipe = "[layers.\"/y\"]\nweight_bits = 4\n";
         vec![("m.onnx", model.bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", recipe.into())]
     }),
     error(Code::RecipeFile, "of_two_minds", RECIPE, || {
@@ -337,6 +358,17 @@ const CASES: &[Case] = &[
         vec![("m.onnx", model.output("y").bytes()), ("x.npy", samples(8, &[4, 6]))]
     }),
 ];
+
+/// `x`, quantized with the scales and zero points given, and dequantized.
+fn pair(scales: &[f32], zeros: &[u8]) -> Onnx {
+    let dims: &[i64] = if scales.len() == 1 { &[] } else { &[scales.len() as i64] };
+    Onnx::default()
+        .input("x", &[1, 4])
+        .weights("s", dims, scales)
+        .initializer("z", 3, dims, zeros.to_vec())
+        .node("QuantizeLinear", &["x", "s", "z"], &["q"])
+        .node("DequantizeLinear", &["q", "s", "z"], &["d"])
+}
 
 fn with_recipe(text: &str) -> Files {
     vec![("m.onnx", gemm().bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", text.into())]

@@ -600,7 +600,20 @@ fn mixes() -> Vec<Layer> {
         layer.name = format!("mixed_{}", layer.name);
         layer.settings = mixed(&layer.frontend, seed);
     }
+    layers.push(wide_sums());
     layers
+}
+
+/// So many products that sums of 16-bit elements need 64 bits.
+fn wide_sums() -> Layer {
+    let mut draft = Draft::new("mixed_wide_sums");
+    draft.input("x", &[1, 3000]);
+    let weights: Vec<f32> = numbers(7, 9000).iter().map(|w| w.signum()).collect();
+    draft.weights("w", &[3, 3000], &weights);
+    draft.biases("b", 3);
+    draft.node("Gemm", &["x", "w", "b"], "y", &[("transB", 1.into())]);
+    let layer = draft.finish();
+    Layer { settings: mixed(&layer.frontend, 0), ..layer }
 }
 
 impl Layer {

@@ -16,6 +16,7 @@ mod optimize;
 mod process;
 mod properties;
 mod qdq;
+mod quantized;
 mod readme;
 mod real_models;
 mod recurrent;

@@ -202,7 +202,7 @@ fn operators_on_each_channel_pass_constants_on() {
     let mut net = Net::default();
     let first = producer(&mut net, LARGE);
     let offsets = [0, 0, 1 << 26, 0].map(|offset| FixedSum { factors: vec![1 << 13], offset });
-    let precision = Precision { shift: 14, wide: false };
+    let precision = Precision { shift: 14, wide: false, even: false };
     let affine = QAffine { channels: offsets.to_vec(), axis: 1, precision, clamp: FULL };
     let affine = net.add(affine, &[first], -128);
     let table = net.add(Table { entries: (-128..=127).map(|q: i16| q / 2).collect() }, &[affine], 3);

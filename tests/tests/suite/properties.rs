@@ -263,6 +263,32 @@ fn linear_layers() {
     });
 }
 
+/// Sums of so many products with 16-bit elements need more than 32 bits.
+#[test]
+fn wide_accumulators() {
+    let (k, n) = (3000, 3);
+    let weights: Vec<f32> = numbers(5, k * n).iter().map(|w| w.signum()).collect();
+    let model = Onnx::new(13)
+        .input("x", &[2, k as i64])
+        .weights("w", &[k as i64, n as i64], &weights)
+        .node("MatMul", &["x", "w"], &["y"])
+        .output("y");
+    let compiled = compile(model, (-1.0, 1.0), 0);
+    let quant = &compiled.build.quant;
+    let weighted = quant.topological().into_iter().find_map(|id| quant.node(id).op.weighted().cloned());
+    let weighted = weighted.expect("a product has weights");
+    assert!(weighted.is_wide());
+    for (sample, result) in compiled.inputs.iter().zip(&compiled.outputs) {
+        let sum = |x: &[i32], n: usize| {
+            let products = weighted.row(n).iter().zip(x).map(|(&w, &x)| i128::from(w) * i128::from(x));
+            finish(&weighted, n, products.sum())
+        };
+        let expected: Vec<i32> =
+            sample[0].chunks(k).flat_map(|x| (0..n).map(|n| sum(x, n)).collect::<Vec<_>>()).collect();
+        assert_eq!(result[0], expected);
+    }
+}
+
 #[test]
 fn pools() {
     let strategy = (

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use ptqc::estimate::estimate;
-use ptqc::front::{REGISTRY, Support};
+use ptqc::front::{QUANTIZED_OPERATORS, REGISTRY, Support};
 use ptqc::plan::Goal;
 use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::real::MODELS;
@@ -38,10 +38,15 @@ fn operators() -> Result<()> {
         let rows = REGISTRY.iter().filter(|row| wanted(&row.support));
         rows.map(|row| row.op_type).collect::<Vec<_>>().join(", ")
     };
+    let quantized = QUANTIZED_OPERATORS.iter().map(|operator| match operator.domain {
+        "" => operator.op_type.to_owned(),
+        domain => format!("{domain}.{}", operator.op_type),
+    });
     let expected = [
         names(|support| matches!(support, Support::Lowered(_))),
         names(|support| matches!(support, Support::PassThrough)),
         names(|support| matches!(support, Support::Folded)),
+        quantized.collect::<Vec<_>>().join(", "),
     ];
     let rows = table(&readme()?, &["operators", "what happens"])?;
     assert_eq!(rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), expected);

@@ -4,7 +4,6 @@ use super::DSP;
 use super::pointwise::channels_last;
 use crate::ir::{Clamp, Multiplier};
 use crate::kernels::LayerBuilder;
-use crate::kernels::common::factor;
 use crate::ops::QuantOp;
 use crate::plan::{Layer, Plan, View, Work};
 use crate::program::{Assembly, Elem};
@@ -46,7 +45,7 @@ impl Shape {
             _ => return None,
         };
         let single = y.ty.shape.len() == images * channels;
-        let small = 2 * factor(multiplier) <= i64::from(i32::MAX) && pixels < 1 << 22;
+        let small = 2 * multiplier.factor() <= i64::from(i32::MAX) && pixels < 1 << 22;
         let lie = channels_last(x) && y.view == View::row_major(&y.ty.shape) && channels >= GROUP;
         (single && small && lie).then_some(Shape {
             images,
@@ -66,7 +65,7 @@ impl Shape {
             self.channels as i64,
             self.pixels as i64,
             -(self.pixels as i64 * i64::from(self.input_zero)),
-            2 * factor(self.multiplier),
+            2 * self.multiplier.factor(),
             self.output_zero.into(),
             self.clamp.lo.into(),
             self.clamp.hi.into(),

@@ -7,7 +7,6 @@
 //! take one byte each, and a pair of them costs no more to unpack than one.
 
 use crate::ir::{Clamp, Interval};
-use crate::kernels::common::factor;
 use crate::ops::add::QAdd;
 use crate::ops::weighted::{Channel, Weighted};
 use crate::plan::{Added, Layer};
@@ -179,7 +178,7 @@ impl Rows {
 impl Row {
     fn new(channel: &Channel, weights: Vec<i8>) -> Row {
         if channel.bound.lo != channel.bound.hi {
-            return Row { weights, bias: channel.bias.into(), factor: factor(channel.multiplier) };
+            return Row { weights, bias: channel.bias.into(), factor: channel.multiplier.factor() };
         }
         // One result whatever the input: a multiplier of a quarter gives it, and is not as large as one half. Beyond
         // this bound the result is clamped anyway.

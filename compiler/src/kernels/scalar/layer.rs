@@ -4,7 +4,6 @@
 use super::pack::Row;
 use super::shape::{Depthwise, Patches, Product};
 use crate::ir::{Multiplier, Window};
-use crate::kernels::common::factor;
 use crate::ops::QuantOp;
 use crate::ops::conv::QConv;
 use crate::ops::linear::QLinear;
@@ -55,7 +54,7 @@ fn is_constant(weighted: &Weighted, channel_idx: usize) -> bool {
 }
 
 fn doubled(multiplier: Multiplier) -> Option<i64> {
-    let doubled = 2 * factor(multiplier);
+    let doubled = 2 * multiplier.factor();
     i32::try_from(doubled).is_ok().then_some(doubled)
 }
 

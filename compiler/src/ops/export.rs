@@ -1,0 +1,123 @@
+//! What an operator sees of the ONNX model that a quantized graph is written as.
+//!
+//! Each operator writes itself as it is on reals; the writer of the graph puts `QuantizeLinear` and `DequantizeLinear`
+//! around it. Weights are written as the integers they have become.
+
+use super::import::{Attribute, OnnxNode};
+use super::weighted::Weighted;
+use crate::ir::{DType, Params};
+
+/// The operator set that is written: scales for each channel need 13, and the axes of ReduceMean are an attribute up to 17.
+pub const OPSET: i64 = 17;
+
+/// A stored tensor of an ONNX model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Initializer {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub dims: Vec<usize>,
+    /// Its elements, row-major.
+    pub data: Elements,
+}
+
+/// Elements of a stored tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Elements {
+    /// 32-bit floats.
+    Float(Vec<f32>),
+    /// 64-bit integers, as shapes and axes are.
+    Int64(Vec<i64>),
+    /// Integers of a quantized tensor.
+    Quantized(DType, Vec<i32>),
+}
+
+/// An ONNX graph that is being written.
+#[derive(Debug, Default)]
+pub struct Export {
+    /// Nodes in the order of execution.
+    pub nodes: Vec<OnnxNode>,
+    /// Stored tensors.
+    pub initializers: Vec<Initializer>,
+    /// The tensor whose operator is being written.
+    pub tensor: String,
+    fresh: usize,
+}
+
+impl Export {
+    /// Adds a node and returns the name of its result.
+    pub fn node(&mut self, op_type: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
+        let output = self.name();
+        self.named_node(op_type, inputs, &output, attributes);
+        output
+    }
+
+    /// Adds a node whose result has this name.
+    pub fn named_node(&mut self, op_type: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) {
+        self.nodes.push(OnnxNode {
+            name: output.to_owned(),
+            op_type: op_type.to_owned(),
+            inputs: inputs.iter().map(|&name| name.to_owned()).collect(),
+            outputs: vec![output.to_owned()],
+            attributes: attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        });
+    }
+
+    /// Stores floats.
+    pub fn floats(&mut self, dims: &[usize], data: Vec<f32>) -> String {
+        self.store(dims, Elements::Float(data))
+    }
+
+    /// Stores a vector of 64-bit integers.
+    pub fn ints(&mut self, data: Vec<i64>) -> String {
+        self.store(&[data.len()], Elements::Int64(data))
+    }
+
+    /// Stores integers of a quantized tensor.
+    pub fn integers(&mut self, dims: &[usize], dtype: DType, data: Vec<i32>) -> String {
+        self.store(dims, Elements::Quantized(dtype, data))
+    }
+
+    /// Stores scale and zero point.
+    pub fn params(&mut self, params: Params, dtype: DType) -> [String; 2] {
+        let scale = self.floats(&[], vec![params.scale.as_f32()]);
+        [scale, self.integers(&[], dtype, vec![params.zero_point])]
+    }
+
+    /// Reals of stored weights (shape `rows x ..`) and of their biases. A row without a scale is a constant.
+    pub fn weighted(&mut self, weighted: &Weighted, dims: &[usize], input: Params, output: Params) -> [String; 2] {
+        // A channel of constants: its bias is in half steps of the result.
+        let half = (output.scale.get() / 2.0 / input.scale.get()) as f32;
+        let scale = |scale: f32| if scale == 0.0 { half } else { scale };
+        let scales: Vec<f32> = weighted.channels.iter().map(|channel| scale(channel.weight_scale)).collect();
+        let zeros: Vec<i32> = weighted.channels.iter().map(|channel| channel.weight_zero).collect();
+        let rows = scales.len();
+        let bias_scales = scales.iter().map(|&scale| input.scale.as_f32() * scale).collect();
+        let weights = self.integers(dims, DType::I8, weighted.weights.iter().map(|&w| w.into()).collect());
+        let (scales, zeros) = (self.floats(&[rows], scales), self.integers(&[rows], DType::I8, zeros));
+        let axis = [("axis", Attribute::Int(0))];
+        let weights = self.node("DequantizeLinear", &[&weights, &scales, &zeros], &axis);
+        let biases = weighted.channels.iter().map(|channel| channel.bias).collect();
+        let biases = self.integers(&[rows], DType::I32, biases);
+        let bias_scales = self.floats(&[rows], bias_scales);
+        let zeros = self.integers(&[rows], DType::I32, vec![0; rows]);
+        let biases = self.node("DequantizeLinear", &[&biases, &bias_scales, &zeros], &axis);
+        [weights, biases]
+    }
+
+    fn store(&mut self, dims: &[usize], data: Elements) -> String {
+        let name = self.name();
+        self.initializers.push(Initializer { name: name.clone(), dims: dims.to_vec(), data });
+        name
+    }
+
+    fn name(&mut self) -> String {
+        self.fresh += 1;
+        format!("{}/{}", self.tensor, self.fresh)
+    }
+}
+
+/// Integers as an attribute.
+pub fn list(values: &[usize]) -> Attribute {
+    Attribute::Ints(values.iter().map(|&value| value as i64).collect())
+}
