@@ -38,8 +38,11 @@ pub fn evaluate_node(graph: &Graph<Quant>, id: NodeId, values: &BTreeMap<NodeId,
 /// Quantizes one real sample for an input of the graph.
 pub fn quantize_input(graph: &Graph<Quant>, input: NodeId, sample: &[f32]) -> Vec<i32> {
     let ty = &graph.node(input).value;
-    let params = ty.params().expect("inputs hold real numbers");
-    sample.iter().map(|&value| params.quantize(f64::from(value), ty.dtype)).collect()
+    match ty.params() {
+        Some(params) => sample.iter().map(|&value| params.quantize(f64::from(value), ty.dtype)).collect(),
+        // Integers stay what they are.
+        None => sample.iter().map(|&value| value as i32).collect(),
+    }
 }
 
 /// The real values of a tensor.

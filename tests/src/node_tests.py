@@ -36,7 +36,6 @@ CONSTANT_PORTS = {
     "RMSNormalization": (1,),
     "RNN": (1, 2, 3, 5),
     "Resize": (1, 2, 3),
-    "Upsample": (1,),
 }
 
 # Inputs of integers or truth values that are computed at run time.
@@ -44,10 +43,7 @@ AT_RUN_TIME = {
     "And": (0, 1),
     "Equal": (0, 1),
     "Gather": (1,),
-    "GatherElements": (1,),
-    "GatherND": (1,),
     "Not": (0,),
-    "OneHot": (0,),
     "Or": (0, 1),
     "Where": (0,),
     "Xor": (0, 1),

@@ -325,7 +325,7 @@ impl Exporter {
                     ("keepdims", i64::from(arg_max.keep_dims).into()),
                     ("select_last_index", i64::from(arg_max.last).into()),
                 ];
-                self.node("ArgMax", &[&x[0]], &attributes)
+                self.node(op.kind(), &[&x[0]], &attributes)
             }
             QuantOp::Concat(concat) => {
                 let operands: Vec<&str> = x.iter().map(String::as_str).collect();

@@ -16,7 +16,7 @@ use ptqc::ops::concat::QConcat;
 use ptqc::ops::constant::QConstant;
 use ptqc::ops::conv::QConv;
 use ptqc::ops::fixed_sum::{FixedSum, Precision};
-use ptqc::ops::input::QInput;
+use ptqc::ops::input::{Element, QInput};
 use ptqc::ops::linear::QLinear;
 use ptqc::ops::max_pool::QMaxPool;
 use ptqc::ops::mean::QMean;
@@ -46,7 +46,7 @@ impl Net {
     /// Adds an input.
     pub fn input(&mut self, dims: &[usize], zero: i32) -> NodeId {
         let shape = Shape::new(dims);
-        let node = self.node(QInput { shape: shape.clone() }.into(), shape, zero);
+        let node = self.node(QInput { shape: shape.clone(), element: Element::Real }.into(), shape, zero);
         self.graph.add_input(node)
     }
 
@@ -428,7 +428,8 @@ impl Random {
         }
         if self.rng.usize(0..4) == 0 {
             let (last, axis) = (self.tensors[last], self.net.dims(self.tensors[last]).len() - 1);
-            let best = self.net.add(QArgMax { axis, keep_dims: self.rng.bool(), last: false }, &[last], 0);
+            let best =
+                self.net.add(QArgMax { axis, keep_dims: self.rng.bool(), last: false, smallest: false }, &[last], 0);
             self.net.output(best);
         }
         self.net.finish()

@@ -29,6 +29,7 @@ struct TargetRow {
 struct OperatorRow {
     name: String,
     kind: &'static str,
+    opsets: String,
     description: &'static str,
 }
 
@@ -53,6 +54,7 @@ pub fn ops(args: &ListArgs) -> diag::Result<()> {
             Support::PassThrough => "dropped",
             Support::Folded => "folded",
         },
+        opsets: format!("{}-{}", row.opsets().start(), row.opsets().end()),
         description: row.summary,
     };
     let quantized = |operator: &QuantizedOperator| OperatorRow {
@@ -61,28 +63,32 @@ pub fn ops(args: &ListArgs) -> diag::Result<()> {
             domain => format!("{domain}.{}", operator.op_type),
         },
         kind: "written out",
+        opsets: String::new(),
         description: operator.summary,
     };
     let mut rows: Vec<OperatorRow> =
         REGISTRY.iter().map(row).chain(QUANTIZED_OPERATORS.iter().map(quantized)).collect();
     rows.sort_by_cached_key(|row| (row.name.contains('.'), row.name.clone()));
-    let cells = |row: &OperatorRow| [row.name.to_owned(), row.kind.to_owned(), row.description.to_owned()];
-    print(args, &rows, ["operator", "becomes", "how"], cells)
+    let cells = |row: &OperatorRow| [&row.name, row.kind, &row.opsets, row.description].map(str::to_owned);
+    print(args, &rows, ["operator", "becomes", "opsets", "how"], cells)
 }
 
-fn print<R: Serialize>(
+fn print<R: Serialize, const N: usize>(
     args: &ListArgs,
     rows: &[R],
-    head: [&str; 3],
-    cells: impl Fn(&R) -> [String; 3],
+    head: [&str; N],
+    cells: impl Fn(&R) -> [String; N],
 ) -> diag::Result<()> {
     if args.json {
         let json = serde_json::to_string_pretty(rows).map_err(|error| problem(Code::Internal, error.to_string()))?;
         return super::say(&json);
     }
-    let table: Vec<[String; 3]> = std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let (first, second) = (width(0), width(1));
-    let line = |[a, b, c]: &[String; 3]| format!("{a:first$}  {b:second$}  {c}").trim_end().to_owned();
+    let table: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows.iter().map(cells)).collect();
+    let widths: Vec<usize> =
+        (0..N).map(|column| table.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
     super::say(&table.iter().map(line).collect::<Vec<_>>().join("\n"))
 }

@@ -104,7 +104,7 @@ fn add_inputs(graph: &mut Graph<Float>, values: &mut BTreeMap<String, Value>, in
             name: input.name.clone(),
             observed: Some(input.name.clone()),
             origin: vec![],
-            op: Input { shape: input.shape.clone() }.into(),
+            op: Input { shape: input.shape.clone(), element: input.element() }.into(),
             value: input.shape.clone(),
         });
         values.insert(input.name.clone(), Value::Node(id));

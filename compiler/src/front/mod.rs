@@ -30,6 +30,7 @@ use crate::diag::{self, Diagnostic, Diagnostics};
 use crate::ir::{Checked, Float, Graph, Shape};
 use crate::ops::FloatOp;
 use crate::ops::import::Integers;
+use crate::ops::input::Element;
 
 /// Gives the contents of a file that the model stores its weights in, by the path the model uses.
 pub type ExternalFiles<'a> = dyn Fn(&str) -> std::io::Result<Vec<u8>> + 'a;
@@ -55,6 +56,21 @@ pub struct ModelInput {
     pub name: String,
     /// Shape, every dimension pinned.
     pub shape: Shape,
+    /// ONNX's number of the element type.
+    pub elem_type: i32,
+}
+
+impl ModelInput {
+    /// What its elements are.
+    pub fn element(&self) -> Element {
+        match self.elem_type {
+            2 => Element::Byte,
+            3 => Element::SignedByte,
+            4..=7 | 12 | 13 => Element::Integer,
+            9 => Element::Truth,
+            _ => Element::Real,
+        }
+    }
 }
 
 /// Reads a model. `pinned` gives sizes to symbolic dimensions by name; a symbolic first dimension is 1 by itself.

@@ -5,13 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb;
 
 use super::proto::{self, node_name};
-use super::registry::{self, ATTRIBUTES, KNOWN_UNSUPPORTED};
+use super::registry::{self, ATTRIBUTES, KNOWN_UNSUPPORTED, OPSETS};
 use super::{ExternalFiles, ModelInput};
 use crate::diag::{Code, Diagnostic, Diagnostics};
 use crate::ir::Shape;
-
-/// Operator sets whose changes the importers know.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
 /// What to do about a model that contradicts the specification.
 const CHECKER: &str = "check the model with `onnx.checker.check_model(model, full_check=True)` and export it again";
@@ -153,7 +150,7 @@ fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -
             .help("export the model with operators of the default ONNX domain only")
     } else if KNOWN_UNSUPPORTED.contains(&op_type) {
         Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` cannot be lowered to integers yet"))
-            .help("`ptqc ops` lists what is supported; replace the operator in the model before the export")
+            .help(registry::workaround(op_type))
     } else {
         Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` is no operator of ONNX that ptqc knows"))
             .help("check its spelling and its domain; `ptqc ops` lists what is supported")
@@ -423,5 +420,5 @@ fn pin_input(
         problems.push(Diagnostic::error(Code::UnknownDimension, message).tensor(&info.name).help(help));
         return None;
     }
-    Some(ModelInput { name: info.name.clone(), shape })
+    Some(ModelInput { name: info.name.clone(), shape, elem_type: tensor.elem_type })
 }

@@ -5,9 +5,9 @@ use crate::ops::import::NodeImport;
 use crate::ops::reduce::Reduction;
 use crate::ops::unary::{Plain, Relation};
 use crate::ops::{
-    add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, linear,
-    max_pool, mean, mul, normalize, pad, prelu, recurrent, reduce, requantize, resample, reshape, resize, select,
-    slice, softmax, sum, transpose, unary,
+    add, affine, arg_max, average_pool, compare, concat, conv, conv_transpose, depth_to_space, div, extreme, gather,
+    linear, log_softmax, lrn, max_pool, mean, mul, normalize, one_hot, pad, pick, prelu, recurrent, reduce, requantize,
+    resample, reshape, resize, select, slice, softmax, sum, top_k, transpose, triangle, unary,
 };
 
 /// What happens to an operator.
@@ -32,6 +32,41 @@ pub struct Row {
     pub summary: &'static str,
 }
 
+/// Operator sets whose changes the importers know.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+
+impl Row {
+    /// The operator sets, of those that are known, that have the operator. Source: ONNX, Operators.md.
+    pub fn opsets(&self) -> std::ops::RangeInclusive<i64> {
+        let first = match self.op_type {
+            "Expand" => 8,
+            "Acosh"
+            | "Asinh"
+            | "Atanh"
+            | "ConstantOfShape"
+            | "Cosh"
+            | "Erf"
+            | "MeanVarianceNormalization"
+            | "OneHot"
+            | "Shrink"
+            | "Sign"
+            | "Sinh"
+            | "Where" => 9,
+            "DequantizeLinear" | "QuantizeLinear" | "Resize" | "ThresholdedRelu" => 10,
+            "CumSum" | "GatherElements" | "GatherND" | "Range" | "Round" => 11,
+            "Celu" | "GreaterOrEqual" | "LessOrEqual" => 12,
+            "HardSwish" | "Trilu" => 14,
+            "LayerNormalization" => 17,
+            "GroupNormalization" | "Mish" => 18,
+            "Gelu" => 20,
+            "RMSNormalization" => 23,
+            "Swish" => 24,
+            _ => *OPSETS.start(),
+        };
+        first..=*OPSETS.end()
+    }
+}
+
 impl std::fmt::Debug for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.op_type, self.summary)
@@ -45,7 +80,8 @@ pub const REGISTRY: &[Row] = &[
     lowered("Acosh", |cx| unary::import_plain(cx, Plain::Acosh), "table"),
     lowered("Add", add::import_add, "sum with one rounding; a constant folds into its producer where it can"),
     lowered("And", extreme::import_and, "comparison of integers; truth values are 0 and 1"),
-    lowered("ArgMax", arg_max::import, "comparison of integers; the result is int32"),
+    lowered("ArgMax", arg_max::import_max, "comparison of integers; the result is int32"),
+    lowered("ArgMin", arg_max::import_min, "comparison of integers; the result is int32"),
     lowered("Asin", |cx| unary::import_plain(cx, Plain::Asin), "table"),
     lowered("Asinh", |cx| unary::import_plain(cx, Plain::Asinh), "table"),
     lowered("Atan", |cx| unary::import_plain(cx, Plain::Atan), "table"),
@@ -67,6 +103,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("ConvTranspose", conv_transpose::import, "a convolution for each phase of the stride; all attributes"),
     lowered("Cos", |cx| unary::import_plain(cx, Plain::Cos), "table"),
     lowered("Cosh", |cx| unary::import_plain(cx, Plain::Cosh), "table"),
+    lowered("CumSum", triangle::import_cum_sum, "product with a triangle of ones, up to 1024 elements"),
     lowered(
         "DepthToSpace",
         depth_to_space::import_depth_to_space,
@@ -82,7 +119,7 @@ pub const REGISTRY: &[Row] = &[
         div::import,
         "table of reciprocals and one product; a constant divisor folds into its producer where it can",
     ),
-    pass_through("Dropout", "does nothing at inference"),
+    lowered("Dropout", unary::import_dropout, "does nothing at inference"),
     lowered("Elu", unary::import_elu, "table"),
     lowered(
         "Equal",
@@ -95,7 +132,9 @@ pub const REGISTRY: &[Row] = &[
     lowered("Flatten", reshape::import, "no code, or one copy if the layout changes"),
     lowered("Floor", |cx| unary::import_plain(cx, Plain::Floor), "table"),
     lowered("GRU", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
-    lowered("Gather", slice::import_gather, "with constant indices"),
+    lowered("Gather", gather::import, "copies; indices are constants, integers, or quantized numbers"),
+    lowered("GatherElements", pick::import_gather_elements, "copies, with constant indices"),
+    lowered("GatherND", pick::import_gather_nd, "copies, with constant indices"),
     lowered("Gelu", unary::import_gelu, "table; also written out"),
     lowered("Gemm", linear::import_gemm, "product with constant weights, or of two tensors"),
     lowered("GlobalAveragePool", mean::import_global, "sum and one requantization"),
@@ -115,6 +154,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("HardSwish", unary::import_hard_swish, "table"),
     pass_through("Identity", "does nothing"),
     lowered("InstanceNormalization", normalize::import_instance, "exact sums, reciprocal root in integers"),
+    lowered("LRN", lrn::import, "sum of squares, a search for its factor, one product"),
     lowered("LSTM", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
     lowered("LayerNormalization", normalize::import_layer, "exact sums, reciprocal root in integers; also written out"),
     lowered("LeakyRelu", unary::import_leaky_relu, "table"),
@@ -129,6 +169,7 @@ pub const REGISTRY: &[Row] = &[
         "exact comparison; truth values are 0 and 1; a table with one constant number",
     ),
     lowered("Log", |cx| unary::import_plain(cx, Plain::Log), "table"),
+    lowered("LogSoftmax", log_softmax::import, "table of exponentials, and a search for the logarithm of each sum"),
     lowered("MatMul", linear::import_matmul, "with a constant factor, or of two tensors"),
     lowered("Max", extreme::import_max, "comparison of integers, with broadcasting; a constant number becomes a clamp"),
     lowered("MaxPool", max_pool::import, "comparison of integers"),
@@ -139,6 +180,7 @@ pub const REGISTRY: &[Row] = &[
     lowered("Mul", mul::import_mul, "product and one requantization; a constant folds into its producer where it can"),
     lowered("Neg", unary::import_neg, "folds into its producer, or a table"),
     lowered("Not", unary::import_not, "table; truth values are 0 and 1"),
+    lowered("OneHot", one_hot::import, "comparison of positions; constant depth and values"),
     lowered("Or", extreme::import_or, "comparison of integers; truth values are 0 and 1"),
     lowered("PRelu", prelu::import, "two products and one rounding; constant slopes"),
     lowered("Pad", pad::import, "folds into a convolution or pooling, or copies; all modes"),
@@ -166,6 +208,11 @@ pub const REGISTRY: &[Row] = &[
         "ReduceLogSum",
         |cx| reduce::import(cx, Reduction::LogSum),
         "exact sum, and a search among the thresholds of the result",
+    ),
+    lowered(
+        "ReduceLogSumExp",
+        log_softmax::import_log_sum_exp,
+        "table of exponentials, and a search for the logarithm of each sum",
     ),
     lowered("ReduceMax", |cx| reduce::import(cx, Reduction::Max), "comparison of integers"),
     lowered("ReduceMean", mean::import_reduce_mean, "sum and one requantization"),
@@ -209,7 +256,9 @@ pub const REGISTRY: &[Row] = &[
     lowered("Tanh", unary::import_tanh, "table"),
     lowered("ThresholdedRelu", unary::import_thresholded_relu, "table"),
     lowered("Tile", resample::import_tile, "copy; constant repeats"),
+    lowered("TopK", top_k::import, "comparison of integers; positions are int32"),
     lowered("Transpose", transpose::import, "no code where the layout can be chosen, else one copy"),
+    lowered("Trilu", triangle::import_trilu, "choice between the element and 0; constant diagonal"),
     lowered("Unsqueeze", reshape::import, "no code"),
     lowered("Where", select::import, "choice of integers, with broadcasting; a mask folds into the Softmax behind it"),
     lowered("Xor", compare::import_xor, "exact comparison; truth values are 0 and 1"),
@@ -217,7 +266,6 @@ pub const REGISTRY: &[Row] = &[
 
 /// Operators of ONNX that exist and that ptqc does not lower: known names get a better message than unknown ones.
 pub const KNOWN_UNSUPPORTED: &[&str] = &[
-    "ArgMin",
     "Attention",
     "Bernoulli",
     "BitCast",
@@ -234,14 +282,11 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Compress",
     "ConcatFromSequence",
     "CumProd",
-    "CumSum",
     "DFT",
     "DeformConv",
     "Det",
     "Einsum",
     "EyeLike",
-    "GatherElements",
-    "GatherND",
     "GlobalLpPool",
     "GridSample",
     "HammingWindow",
@@ -251,9 +296,7 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "ImageDecoder",
     "IsInf",
     "IsNaN",
-    "LRN",
     "LinearAttention",
-    "LogSoftmax",
     "Loop",
     "LpNormalization",
     "LpPool",
@@ -265,7 +308,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "NegativeLogLikelihoodLoss",
     "NonMaxSuppression",
     "NonZero",
-    "OneHot",
     "Optional",
     "OptionalGetElement",
     "OptionalHasElement",
@@ -273,7 +315,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "RandomNormalLike",
     "RandomUniform",
     "RandomUniformLike",
-    "ReduceLogSumExp",
     "RegexFullMatch",
     "ReverseSequence",
     "RoiAlign",
@@ -298,11 +339,44 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "SwiGLU",
     "TensorScatter",
     "TfIdfVectorizer",
-    "TopK",
-    "Trilu",
     "Unique",
     "Upsample",
 ];
+
+/// What to do where an operator of [`KNOWN_UNSUPPORTED`] stands.
+pub fn workaround(op_type: &str) -> &'static str {
+    match op_type {
+        "If" | "Loop" | "Scan" => {
+            "export the model with fixed control flow: by tracing, or with constant conditions folded (onnxsim does that)"
+        }
+        "Bernoulli" | "Multinomial" | "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" => {
+            "draw random numbers in the application, and make them an input of the model"
+        }
+        "MaxRoiPool" | "NonMaxSuppression" | "RoiAlign" | "TensorScatter" => {
+            "let the model end before it, and compute it in the application"
+        }
+        "Compress" | "NonZero" | "Unique" => {
+            "the size of its result depends on the input: let the model end before it, and compute it in the application"
+        }
+        "BlackmanWindow" | "DFT" | "HammingWindow" | "HannWindow" | "MelWeightMatrix" | "STFT" => {
+            "compute spectra in the application, and make them the input of the model"
+        }
+        "ImageDecoder" | "RegexFullMatch" | "StringConcat" | "StringNormalizer" | "StringSplit" | "TfIdfVectorizer" => {
+            "prepare the input in the application, and make numbers the input of the model"
+        }
+        "GlobalLpPool" | "LpPool" => "write it as Abs, Pow, AveragePool with count_include_pad, Mul and Pow",
+        "Hardmax" => "write it as ArgMax and OneHot",
+        "Mod" => "write it as a - b * Floor(a / b)",
+        "ReduceProd" => "multiply the parts with Mul",
+        "ReverseSequence" => "write it as Slice with a negative step",
+        "Scatter" | "ScatterElements" | "ScatterND" => "write it as Where with a constant mask, or Concat of parts",
+        "Einsum" => "write it as Transpose, Reshape and MatMul",
+        "IsInf" | "IsNaN" => "quantized values are always finite: replace it by a constant false",
+        "Upsample" => "convert the model: onnx.version_converter.convert_version(model, 13) makes it a Resize",
+        "MaxUnpool" => "write it as Resize or ConvTranspose",
+        _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
+    }
+}
 
 /// The attributes of all operators of the default domain, sorted. Anything else is an extension whose meaning ptqc cannot
 /// know, and leaving it out would compile another model than the one that was given.

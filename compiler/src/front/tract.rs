@@ -36,7 +36,7 @@ pub struct Executable(Analysed);
 #[derive(Debug, Clone)]
 pub struct FloatRunner {
     names: Vec<String>,
-    input_shapes: Vec<Shape>,
+    inputs: Vec<(Shape, DatumType)>,
     plan: Arc<TypedRunnableModel>,
 }
 
@@ -44,7 +44,7 @@ pub struct FloatRunner {
 #[derive(Debug)]
 pub struct FloatState {
     state: TypedSimpleState,
-    input_shapes: Vec<Shape>,
+    inputs: Vec<(Shape, DatumType)>,
 }
 
 /// Parses the protobuf.
@@ -185,12 +185,28 @@ fn analyse_named(named: &pb::ModelProto, inputs: &[ModelInput]) -> TractResult<A
         .collect::<TractResult<Vec<_>>>()?;
     model.set_input_outlets(&sources)?;
     for (port, input) in inputs.iter().enumerate() {
-        model.set_input_fact(port, InferenceFact::dt_shape(f32::datum_type(), input.shape.dims()))?;
+        model.set_input_fact(port, InferenceFact::dt_shape(datum_type(input.elem_type), input.shape.dims()))?;
     }
     // Goes on after an error, so that the importers can examine the rest of the model and name the operator.
     let contradiction = model.analyse(true).err().map(|error| contradiction_at(named, &one_line(&error)));
     let outputs = named.graph.iter().flat_map(|graph| &graph.output).map(|output| output.name.clone()).collect();
     Ok(Analysed { model, outlets, outputs, contradiction, objections: vec![] })
+}
+
+/// An element type of ONNX, of those that inputs may have.
+fn datum_type(elem_type: i32) -> DatumType {
+    match elem_type {
+        2 => u8::datum_type(),
+        3 => i8::datum_type(),
+        4 => u16::datum_type(),
+        5 => i16::datum_type(),
+        6 => i32::datum_type(),
+        7 => i64::datum_type(),
+        9 => bool::datum_type(),
+        12 => u32::datum_type(),
+        13 => u64::datum_type(),
+        _ => f32::datum_type(),
+    }
 }
 
 /// What shape inference objects to. The text begins with the node, which bears the name of its first output here.
@@ -287,8 +303,10 @@ impl Executable {
 
     /// Names of all tensors of reals that depend on an input.
     pub fn taps(&self) -> Vec<String> {
-        let computed =
-            |name: &&String| !reals::is_step(name) && self.0.is_float(name) && self.0.constant(name).is_none();
+        let inputs = &self.0.model.inputs;
+        let is_input = |name: &str| self.0.outlets.get(name).is_some_and(|outlet| inputs.contains(outlet));
+        let is_number = |name: &str| !reals::is_step(name) && self.0.is_float(name) || is_input(name);
+        let computed = |name: &&String| is_number(name) && self.0.constant(name).is_none();
         self.0.outlets.keys().filter(computed).cloned().collect()
     }
 
@@ -298,13 +316,15 @@ impl Executable {
         guarded(|| {
             let taps: Vec<OutletId> = names.iter().filter_map(|name| outlets.get(name).copied()).collect();
             let mut model = model.clone();
-            let input_shapes = (0..model.input_outlets()?.len())
+            let inputs = (0..model.input_outlets()?.len())
                 .map(|port| {
-                    Ok(Shape::new(model.input_fact(port)?.shape.as_concrete_finite()?.unwrap_or_default().to_vec()))
+                    let fact = model.input_fact(port)?;
+                    let shape = Shape::new(fact.shape.as_concrete_finite()?.unwrap_or_default().to_vec());
+                    Ok((shape, fact.datum_type.concretize().unwrap_or(f32::datum_type())))
                 })
                 .collect::<TractResult<Vec<_>>>()?;
             model.select_output_outlets(&taps)?;
-            Ok(FloatRunner { names, input_shapes, plan: runnable(model.into_typed()?)? })
+            Ok(FloatRunner { names, inputs, plan: runnable(model.into_typed()?)? })
         })
         .map_err(|problem| {
             Diagnostic::error(Code::UnsupportedOp, "the float model cannot be executed").note(problem).into()
@@ -338,7 +358,7 @@ impl FloatRunner {
     /// Buffers for one thread.
     pub fn state(&self) -> diag::Result<FloatState> {
         let state = guarded(|| self.plan.spawn()).map_err(execution_failed)?;
-        Ok(FloatState { state, input_shapes: self.input_shapes.clone() })
+        Ok(FloatState { state, inputs: self.inputs.clone() })
     }
 }
 
@@ -349,8 +369,11 @@ impl FloatState {
         guarded(|| {
             let tensors = inputs
                 .iter()
-                .zip(&self.input_shapes)
-                .map(|(data, shape)| Ok(Tensor::from_shape(shape.dims(), data)?.into_tvalue()))
+                .zip(&self.inputs)
+                .map(|(data, (shape, datum_type))| {
+                    let tensor = Tensor::from_shape(shape.dims(), data)?;
+                    Ok(tensor.cast_to_dt(*datum_type)?.into_owned().into_tvalue())
+                })
                 .collect::<TractResult<TVec<TValue>>>()?;
             let results = self.state.run(tensors)?;
             results

@@ -9,8 +9,11 @@ mod common;
 mod conv;
 mod dsp;
 mod elementwise;
+mod gather;
 mod lead;
 mod linear;
+mod log_softmax;
+mod lrn;
 mod matmul;
 mod mean;
 mod moves;
@@ -164,6 +167,16 @@ const LOOPS: &[Kernel] = &[
     portable("compare", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Compare(_))), broadcast::build_compare),
     portable("div", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Div(_))), broadcast::build_div),
     portable("prelu", |layer, _| matches!(layer.work, Work::Operator(QuantOp::PRelu(_))), broadcast::build_prelu),
+    portable("gather", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Gather(_))), gather::build),
+    portable("pick", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pick(_))), gather::build_pick),
+    portable("top_k", |layer, _| matches!(layer.work, Work::Operator(QuantOp::TopK(_))), gather::build_top_k),
+    portable("one_hot", |layer, _| matches!(layer.work, Work::Operator(QuantOp::OneHot(_))), gather::build_one_hot),
+    portable(
+        "log_softmax",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::LogSoftmax(_))),
+        log_softmax::build,
+    ),
+    portable("lrn", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Lrn(_))), lrn::build),
     portable("pad", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Pad(_))), pad::build),
     portable("copy", |layer, _| matches!(layer.work, Work::Copy), moves::build_copy),
 ];

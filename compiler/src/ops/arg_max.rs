@@ -1,4 +1,4 @@
-//! Position of the largest element along an axis. The result holds positions (int32), not reals.
+//! Position of the largest or smallest element along an axis. The result holds positions (int32), not reals.
 
 use super::export::Export;
 use super::import::{Attribute, NodeImport};
@@ -16,23 +16,34 @@ pub struct ArgMax {
     pub keep_dims: bool,
     /// Whether the last of several equal maxima counts instead of the first.
     pub last: bool,
+    /// Whether the smallest element is wanted instead of the largest.
+    pub smallest: bool,
 }
 
 /// On integers the same, since quantization keeps the order.
 pub type QArgMax = ArgMax;
 
 /// Imports `ArgMax`.
-pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
+pub fn import_max(cx: &mut NodeImport) -> diag::Result<()> {
+    import(cx, false)
+}
+
+/// Imports `ArgMin`.
+pub fn import_min(cx: &mut NodeImport) -> diag::Result<()> {
+    import(cx, true)
+}
+
+fn import(cx: &mut NodeImport, smallest: bool) -> diag::Result<()> {
     let x = cx.activation(0)?;
     let axis = cx.axis(cx.int_or("axis", 0)?, cx.shape(x).rank())?;
     let keep_dims = cx.int_or("keepdims", 1)? != 0;
     let last = cx.int_or("select_last_index", 0)? != 0;
-    cx.finish(0, ArgMax { axis, keep_dims, last }, &[x]).map(drop)
+    cx.finish(0, ArgMax { axis, keep_dims, last, smallest }, &[x]).map(drop)
 }
 
 impl FloatOperator for ArgMax {
     fn kind(&self) -> &'static str {
-        "ArgMax"
+        if self.smallest { "ArgMin" } else { "ArgMax" }
     }
 
     fn is_wide(&self) -> bool {
@@ -67,7 +78,7 @@ impl FloatOperator for ArgMax {
 
 impl QuantOperator for ArgMax {
     fn kind(&self) -> &'static str {
-        "ArgMax"
+        FloatOperator::kind(self)
     }
 
     fn infer(&self, operands: &[&Shape]) -> Result<Shape, String> {
@@ -80,7 +91,8 @@ impl QuantOperator for ArgMax {
         let starts = (0..operands[0].data.len()).filter(|flat| flat / inner % terms == 0);
         starts
             .map(|start| {
-                let at = |i: usize| operands[0].data[start + i * inner];
+                let sign = if self.smallest { -1 } else { 1 };
+                let at = |i: usize| sign * operands[0].data[start + i * inner];
                 let better = |best: usize, i: usize| if self.last { at(i) >= at(best) } else { at(i) > at(best) };
                 (1..terms).fold(0, |best, i| if better(best, i) { i } else { best }) as i32
             })

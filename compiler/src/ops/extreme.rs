@@ -117,6 +117,10 @@ impl FloatOperator for Extreme {
         true
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
     }

@@ -282,15 +282,6 @@ impl NodeImport<'_> {
         }
     }
 
-    /// A list attribute of real numbers.
-    pub fn floats(&self, name: &str) -> diag::Result<Option<Vec<f32>>> {
-        match self.node.attributes.get(name) {
-            None => Ok(None),
-            Some(Attribute::Floats(values)) if values.iter().all(|value| value.is_finite()) => Ok(Some(values.clone())),
-            Some(_) => Err(self.invalid(format!("attribute {name} is not a list of numbers"))),
-        }
-    }
-
     /// A list attribute without negative numbers.
     pub fn usizes(&self, name: &str) -> diag::Result<Option<Vec<usize>>> {
         let Some(values) = self.ints(name)? else { return Ok(None) };

@@ -57,6 +57,10 @@ impl FloatOperator for Interleave {
         true
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn quantize(&self, _site: &Site) -> Result<QuantOp, Problem> {
         Ok(self.clone().into())
     }

@@ -19,17 +19,22 @@ pub mod div;
 pub mod export;
 pub mod extreme;
 pub mod fixed_sum;
+pub mod gather;
 pub mod import;
 pub mod input;
 pub mod interleave;
 pub mod linear;
+pub mod log_softmax;
+pub mod lrn;
 pub mod mask;
 pub mod matmul;
 pub mod max_pool;
 pub mod mean;
 pub mod mul;
 pub mod normalize;
+pub mod one_hot;
 pub mod pad;
+pub mod pick;
 pub mod prelu;
 pub mod reciprocal_root;
 pub mod recurrent;
@@ -44,7 +49,9 @@ pub mod slice;
 pub mod softmax;
 pub mod steps;
 pub mod sum;
+pub mod top_k;
 pub mod transpose;
+pub mod triangle;
 pub mod unary;
 pub mod weighted;
 
@@ -88,6 +95,10 @@ pub trait FloatOperator: fmt::Debug {
     /// Whether an operand and the result must have equal scales and zero points, so that elements can be copied or
     /// compared: `quantize` requantizes the operand, in its producer where it can.
     fn shares_params(&self, _port: usize) -> bool {
+        false
+    }
+    /// Whether an operand may hold positions (from ArgMax, or tokens) rather than real numbers.
+    fn takes_positions(&self, _port: usize) -> bool {
         false
     }
     /// The fused clamp, if the operator can carry one.
@@ -328,6 +339,12 @@ ops!(
     Compare(compare::Compare),
     Div(div::Div),
     PRelu(prelu::PRelu),
+    Gather(gather::Gather),
+    Pick(pick::Pick),
+    TopK(top_k::TopK),
+    OneHot(one_hot::OneHot),
+    LogSoftmax(log_softmax::LogSoftmax),
+    Lrn(lrn::Lrn),
     Pad(pad::Pad),
     Transpose(transpose::Transpose),
     Reshape(reshape::Reshape),
@@ -367,6 +384,12 @@ ops!(
     Compare(compare::QCompare),
     Div(div::QDiv),
     PRelu(prelu::QPRelu),
+    Gather(gather::QGather),
+    Pick(pick::QPick),
+    TopK(top_k::QTopK),
+    OneHot(one_hot::QOneHot),
+    LogSoftmax(log_softmax::QLogSoftmax),
+    Lrn(lrn::QLrn),
     Pad(pad::QPad),
     Transpose(transpose::QTranspose),
     Reshape(reshape::QReshape),

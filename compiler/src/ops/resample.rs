@@ -1,5 +1,5 @@
 //! Every element of the result is a weighted sum of few elements of the operand, with other elements and weights for each
-//! position of an axis and no relation between axes: what ONNX `Resize`, `Upsample`, `Tile` and `Expand` are.
+//! position of an axis and no relation between axes: what ONNX `Resize`, `Tile` and `Expand` are.
 
 use super::import::NodeImport;
 use super::reshape::Reshape;

@@ -1,4 +1,4 @@
-//! ONNX `Resize` and `Upsample`: for every axis, which elements make up each position. Coordinates and weights as in the
+//! ONNX `Resize`: for every axis, which elements make up each position. Coordinates and weights as in the
 //! definition of `Resize`; all of it is decided here, at compile time.
 
 use super::import::NodeImport;
@@ -56,22 +56,7 @@ struct Resized {
     roi: (f64, f64),
 }
 
-/// Imports `Upsample`: scales are an attribute before opset 9, an input since.
-pub fn import_upsample(cx: &mut NodeImport) -> diag::Result<()> {
-    let x = cx.activation(0)?;
-    let scales = match cx.optional(1) {
-        Some(_) => cx.float_constant(1)?.data,
-        None => cx.floats("scales")?.ok_or_else(|| cx.invalid("it has no scales"))?,
-    };
-    let mode = match cx.string_or("mode", "nearest")?.as_str() {
-        "nearest" => Mode::Nearest(Nearest::Floor),
-        "linear" | "bilinear" => Mode::Linear,
-        other => return Err(cx.invalid(format!("attribute mode is `{other}`"))),
-    };
-    finish(cx, x, method_of_old(mode), &scales)
-}
-
-/// What `Upsample` and the first `Resize` do.
+/// What the first `Resize` does.
 fn method_of_old(mode: Mode) -> Method {
     let (antialias, exclude_outside, extrapolation) = (false, false, 0.0);
     Method { coordinates: Coordinates::Asymmetric, mode, antialias, exclude_outside, extrapolation }

@@ -44,6 +44,10 @@ impl FloatOperator for Select {
         port > 0
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
         Ok(QSelect { zero: site.operands[0].params().map_or(0, |params| params.zero_point) }.into())
     }

@@ -658,6 +658,14 @@ pub fn import_cast(cx: &mut NodeImport) -> diag::Result<()> {
     }
 }
 
+/// Imports `Dropout`, which does nothing at inference.
+pub fn import_dropout(cx: &mut NodeImport) -> diag::Result<()> {
+    if cx.output_used(1) {
+        return Err(cx.unsupported("its mask is used", "the mask is all ones at inference: leave it out"));
+    }
+    pass_on(cx)
+}
+
 fn pass_on(cx: &mut NodeImport) -> diag::Result<()> {
     let x = cx.activation(0)?;
     cx.define(0, x);

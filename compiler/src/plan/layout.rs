@@ -211,6 +211,8 @@ impl Layouter<'_> {
             | QuantOp::Reduce(_)
             | QuantOp::Concat(_)
             | QuantOp::Slice(_)
+            | QuantOp::Lrn(_)
+            | QuantOp::TopK(_)
             | QuantOp::Interleave(_)
             | QuantOp::Resample(_)
             | QuantOp::Pad(_) => View::dense(shape, &first.view.order()),

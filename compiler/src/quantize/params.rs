@@ -7,6 +7,7 @@ use super::{resolution, without_range};
 use crate::calibrate::Ranges;
 use crate::diag::{Code, Diagnostic, Diagnostics, list_names};
 use crate::ir::{Checked, DType, Float, FloatTensor, Graph, Node, NodeId, Params, Range, Scale, round_half_even};
+use crate::ops::input::Element;
 use crate::ops::recurrent::{Inside, Output};
 use crate::ops::requantize::{Requantize, quantization_of};
 use crate::ops::unary::{Unary, apply_chain};
@@ -70,6 +71,7 @@ pub fn assign(
                 Assignment::Params(dtype, params.for_type(dtype))
             }
             ParamsRule::Index => Assignment::Index,
+            ParamsRule::Own if holds_positions(graph, id) => Assignment::Index,
             ParamsRule::SameAsOperand => match (assigned[&graph.operands(id)[0]], own_bytes) {
                 (Assignment::Params(dtype, _), Some(params)) if narrow && dtype.bits() > 8 => {
                     Assignment::Params(DType::I8, params)
@@ -100,6 +102,23 @@ pub fn assign(
         }
     }
     Assigned { types: assigned, bytes }
+}
+
+/// Whether an input of integers is only ever used as positions: such integers stay what they are.
+fn holds_positions(graph: &Graph<Float>, id: NodeId) -> bool {
+    matches!(&graph.node(id).op, FloatOp::Input(input) if input.element == Element::Integer)
+        && used_as_positions(graph, id)
+}
+
+fn used_as_positions(graph: &Graph<Float>, id: NodeId) -> bool {
+    let consumers = graph.consumers(id);
+    let is_position = |&consumer: &NodeId| {
+        let op = &graph.node(consumer).op;
+        let moved = op.params_rule() == ParamsRule::SameAsOperand && used_as_positions(graph, consumer);
+        let ports = graph.operands(consumer).into_iter().enumerate().filter(|(_, operand)| *operand == id);
+        ports.into_iter().all(|(port, _)| op.takes_positions(port) || moved && port == 0)
+    };
+    !consumers.is_empty() && !graph.is_output(id) && consumers.iter().all(is_position)
 }
 
 /// Parameters that the model itself gives to tensors: where it quantizes a tensor, the operator before computes with these
@@ -153,8 +172,13 @@ fn stored_params(tensor: &FloatTensor) -> Option<Params> {
 /// reports; until then the result is taken for a tensor of reals.
 fn positions(graph: &Graph<Float>, id: NodeId, assigned: &BTreeMap<NodeId, Assignment>) -> Option<Assignment> {
     let operands = graph.operands(id);
-    let count = operands.iter().filter(|operand| assigned[operand] == Assignment::Index).count();
-    match &graph.node(id).op {
+    let op = &graph.node(id).op;
+    let unexpected = operands
+        .iter()
+        .enumerate()
+        .filter(|(port, operand)| assigned[operand] == Assignment::Index && !op.takes_positions(*port));
+    let count = unexpected.count();
+    match op {
         _ if count == 0 => None,
         FloatOp::Concat(_) if count == operands.len() => Some(Assignment::Index),
         _ => Some(Assignment::Params(DType::I8, Params::zero())),
@@ -232,6 +256,9 @@ fn known(graph: &Graph<Float>, ranges: &Ranges, id: NodeId) -> Option<Range> {
     let node = graph.node(id);
     if let FloatOp::Constant(constant) = &node.op {
         return data_range(&constant.tensor.data);
+    }
+    if let FloatOp::OneHot(hot) = &node.op {
+        return data_range(&[hot.off, hot.on]);
     }
     let entry = ranges.get(node.observed.as_ref()?)?;
     let fallback = if let FloatOp::Pad(pad) = &node.op { pad.fill() } else { 0.0 };

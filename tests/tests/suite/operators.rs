@@ -1455,6 +1455,444 @@ fn fused_sums() -> Vec<Case> {
     ]
 }
 
+/// Functions of one number, each where it is interesting.
+fn tables() -> Vec<Case> {
+    let plain = |op: &str, lo: f32, hi: f32| {
+        Case::new(&format!("table_{}", op.to_lowercase()), one(20, &[2, 30], op, &[])).between(lo, hi)
+    };
+    let with = |name: &str, op: &str, attrs: Attrs| Case::new(name, one(24, &[2, 30], op, attrs)).magnitude(3.0);
+    let power = |name: &str, exponent: f32, lo: f32| {
+        let m = model(15, &[2, 30], |m| m.weights("e", &[], &[exponent]).node("Pow", &["x", "e"], &["y"]));
+        Case::new(name, m).between(lo, 3.0)
+    };
+    vec![
+        plain("Abs", -2.0, 1.0),
+        plain("Acos", -0.9, 0.9),
+        plain("Acosh", 1.5, 4.0),
+        plain("Asin", -0.9, 0.9),
+        plain("Asinh", -4.0, 4.0),
+        plain("Atan", -4.0, 4.0),
+        plain("Atanh", -0.8, 0.8),
+        plain("Ceil", -4.0, 4.0),
+        plain("Cos", -7.0, 7.0),
+        plain("Cosh", -3.0, 3.0),
+        plain("Erf", -3.0, 3.0),
+        plain("Exp", -3.0, 2.0),
+        plain("Floor", -4.0, 4.0),
+        plain("Log", 0.5, 9.0),
+        plain("Mish", -4.0, 4.0),
+        plain("Neg", -4.0, 4.0),
+        plain("Reciprocal", 0.5, 4.0),
+        plain("Round", -4.0, 4.0),
+        plain("Sign", -1.0, 1.0),
+        plain("Sin", -7.0, 7.0),
+        plain("Sinh", -3.0, 3.0),
+        plain("Softplus", -6.0, 6.0),
+        plain("Softsign", -6.0, 6.0),
+        plain("Sqrt", 0.1, 9.0),
+        plain("Tan", -1.2, 1.2),
+        with("elu", "Elu", &[("alpha", 1.5f32.into())]),
+        with("selu", "Selu", &[]),
+        with("selu_attributes", "Selu", &[("alpha", 2.0f32.into()), ("gamma", 0.5f32.into())]),
+        with("thresholded_relu", "ThresholdedRelu", &[("alpha", 0.7f32.into())]),
+        with("shrink_soft", "Shrink", &[("lambd", 0.5f32.into()), ("bias", 0.5f32.into())]),
+        with("gelu_exact", "Gelu", &[]),
+        with("gelu_tanh", "Gelu", &[("approximate", "tanh".into())]),
+        power("pow_square", 2.0, -2.0),
+        power("pow_cube", 3.0, -2.0),
+        power("pow_root", 0.5, 0.1),
+        power("pow_reciprocal", -1.0, 0.5),
+        Case::new(
+            "pow_of_constant",
+            model(15, &[2, 30], |m| m.weights("b", &[], &[2.0]).node("Pow", &["b", "x"], &["y"])),
+        )
+        .magnitude(3.0),
+        Case::new(
+            "log_of_mean_square",
+            model(13, &[4, 16], |m| {
+                m.node("Mul", &["x", "x"], &["s"])
+                    .weights("floor", &[], &[0.1])
+                    .node_with("ReduceMean", &["s"], &["m"], &[("axes", [1].into())])
+                    .node("Add", &["m", "floor"], &["a"])
+                    .node("Log", &["a"], &["y"])
+            }),
+        ),
+    ]
+}
+
+/// Reductions other than the mean, over any axes.
+fn more_reductions() -> Vec<Case> {
+    let dims = [2, 3, 4, 5];
+    let case = |name: &str, op: &str, axes: &[i64], keep: i64| {
+        let m = model(18, &dims, |m| {
+            m.ints("axes", &[axes.len() as i64], axes).node_with(
+                op,
+                &["x", "axes"],
+                &["y"],
+                &[("keepdims", keep.into())],
+            )
+        });
+        Case::new(name, m)
+    };
+    let old = |name: &str, op: &str, attrs: Attrs| Case::new(name, one(11, &dims, op, attrs));
+    vec![
+        case("reduce_max_channels", "ReduceMax", &[1], 1),
+        case("reduce_max_all", "ReduceMax", &[0, 1, 2, 3], 0),
+        case("reduce_min_outer", "ReduceMin", &[0, -1], 0),
+        case("reduce_sum_inner", "ReduceSum", &[3], 0),
+        case("reduce_sum_spatial", "ReduceSum", &[2, 3], 1),
+        case("reduce_l1", "ReduceL1", &[1, 3], 1),
+        case("reduce_l2", "ReduceL2", &[-1], 0),
+        case("reduce_l2_all", "ReduceL2", &[0, 1, 2, 3], 1),
+        case("reduce_sum_square", "ReduceSumSquare", &[2], 1),
+        case("reduce_log_sum", "ReduceLogSum", &[1, 2], 0).between(0.5, 2.0),
+        case("reduce_log_sum_exp", "ReduceLogSumExp", &[1], 1).magnitude(3.0),
+        case("reduce_log_sum_exp_outer", "ReduceLogSumExp", &[0, 2], 0).magnitude(3.0),
+        old("reduce_max_attribute", "ReduceMax", &[("axes", [2, 3].into()), ("keepdims", 0.into())]),
+        old("reduce_l2_no_axes", "ReduceL2", &[]),
+        Case::new(
+            "reduce_max_behind_conv",
+            model(13, &[1, 3, 6, 6], |m| {
+                m.random("w", &[4, 3, 3, 3]).node("Conv", &["x", "w"], &["c"]).node_with(
+                    "ReduceMax",
+                    &["c"],
+                    &["y"],
+                    &[("axes", [2, 3].into()), ("keepdims", 0.into())],
+                )
+            }),
+        ),
+        Case::new(
+            "reduce_sum_square_long",
+            model(13, &[1, 40000], |m| m.node_with("ReduceSumSquare", &["x"], &["y"], &[("axes", [1].into())])),
+        ),
+        Case::new("log_softmax_last", one(13, &[3, 10], "LogSoftmax", &[])).magnitude(3.0),
+        Case::new("log_softmax_channels", one(13, &[2, 4, 3, 2], "LogSoftmax", &[("axis", 1.into())])).magnitude(3.0),
+        Case::new("log_softmax_flattened", one(11, &[2, 4, 3], "LogSoftmax", &[("axis", 1.into())])).magnitude(3.0),
+        Case::new("log_softmax_single", one(13, &[2, 1], "LogSoftmax", &[])),
+        Case::new("lrn_odd", one(13, &[1, 7, 3, 4], "LRN", &[("size", 3.into()), ("alpha", 0.5f32.into())])),
+        Case::new(
+            "lrn_even",
+            one(13, &[2, 5, 3, 4], "LRN", &[("size", 4.into()), ("bias", 2.0f32.into()), ("beta", 0.5f32.into())]),
+        ),
+        Case::new("lrn_defaults", one(13, &[1, 3, 8], "LRN", &[("size", 5.into())])),
+    ]
+}
+
+fn resize_case(name: &str, dims: &[i64], scales: &[f32], attrs: Attrs) -> Case {
+    let m = model(19, dims, |m| {
+        m.weights("s", &[scales.len() as i64], scales).node_with("Resize", &["x", "", "s"], &["y"], attrs)
+    });
+    Case::new(name, m)
+}
+
+fn resize_to(name: &str, dims: &[i64], sizes: &[i64], attrs: Attrs) -> Case {
+    let m = model(19, dims, |m| {
+        m.ints("s", &[sizes.len() as i64], sizes).node_with("Resize", &["x", "", "", "s"], &["y"], attrs)
+    });
+    Case::new(name, m)
+}
+
+fn resizing() -> Vec<Case> {
+    let image = [1, 3, 4, 5];
+    let mut cases = vec![
+        resize_case("resize_twice_nearest", &image, &[1.0, 1.0, 2.0, 2.0], &[("mode", "nearest".into())]),
+        resize_case("resize_half_linear", &image, &[1.0, 1.0, 0.5, 0.6], &[("mode", "linear".into())]),
+        resize_to("resize_one_axis", &image, &[1, 3, 4, 11], &[("mode", "linear".into())]),
+        resize_to("resize_channels", &image, &[1, 5, 4, 5], &[("mode", "linear".into())]),
+        resize_to("resize_three_axes", &[1, 1, 3, 4, 5], &[1, 1, 5, 6, 7], &[("mode", "linear".into())]),
+        resize_to("resize_to_one", &image, &[1, 3, 1, 1], &[("mode", "linear".into())]),
+        resize_to("resize_from_one", &[1, 2, 1, 1], &[1, 2, 3, 4], &[("mode", "cubic".into())]),
+        resize_to("resize_1d", &[2, 3, 7], &[2, 3, 12], &[("mode", "cubic".into())]),
+        resize_to("resize_axes", &image, &[7, 3], &[("mode", "linear".into()), ("axes", [3, 2].into())]),
+        resize_to(
+            "resize_not_larger",
+            &image,
+            &[9, 6],
+            &[("mode", "nearest".into()), ("axes", [2, 3].into()), ("keep_aspect_ratio_policy", "not_larger".into())],
+        ),
+        resize_to(
+            "resize_not_smaller",
+            &image,
+            &[9, 6],
+            &[("mode", "linear".into()), ("axes", [2, 3].into()), ("keep_aspect_ratio_policy", "not_smaller".into())],
+        ),
+        resize_to(
+            "resize_antialias_linear",
+            &[1, 2, 9, 8],
+            &[1, 2, 4, 3],
+            &[("mode", "linear".into()), ("antialias", 1.into())],
+        ),
+        resize_to(
+            "resize_antialias_cubic",
+            &[1, 2, 9, 8],
+            &[1, 2, 4, 3],
+            &[("mode", "cubic".into()), ("antialias", 1.into())],
+        ),
+        resize_to(
+            "resize_cubic_exclude",
+            &image,
+            &[1, 3, 7, 9],
+            &[("mode", "cubic".into()), ("exclude_outside", 1.into()), ("cubic_coeff_a", (-0.5f32).into())],
+        ),
+        Case::new(
+            "resize_behind_conv",
+            model(13, &[1, 3, 6, 6], |m| {
+                m.random("w", &[4, 3, 3, 3])
+                    .weights("s", &[4], &[1.0, 1.0, 2.0, 2.0])
+                    .node("Conv", &["x", "w"], &["c"])
+                    .node_with("Resize", &["c", "", "s"], &["r"], &[("mode", "linear".into())])
+                    .random("v", &[2, 4, 3, 3])
+                    .node_with("Conv", &["r", "v"], &["y"], &[("pads", [1, 1, 1, 1].into())])
+            }),
+        )
+        .steps(4.0),
+        Case::new("tile", model(13, &[2, 3, 4], |m| m.ints("r", &[3], &[2, 1, 3]).node("Tile", &["x", "r"], &["y"]))),
+        Case::new("expand", model(13, &[3, 1], |m| m.ints("s", &[3], &[2, 1, 6]).node("Expand", &["x", "s"], &["y"]))),
+    ];
+    for mode in ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"] {
+        for (kind, sizes) in [("linear", [1, 3, 7, 3]), ("cubic", [1, 3, 3, 8]), ("nearest", [1, 3, 6, 4])] {
+            let attrs = [("mode", kind.into()), ("coordinate_transformation_mode", mode.into())];
+            cases.push(resize_to(&format!("resize_{mode}_{kind}"), &image, &sizes, &attrs));
+        }
+    }
+    for nearest in ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"] {
+        let attrs = [
+            ("mode", "nearest".into()),
+            ("nearest_mode", nearest.into()),
+            ("coordinate_transformation_mode", "asymmetric".into()),
+        ];
+        cases.push(resize_case(&format!("resize_nearest_{nearest}"), &image, &[1.0, 1.0, 1.5, 0.6], &attrs));
+    }
+    cases
+}
+
+fn transposed_case(name: &str, dims: &[i64], weights: &[i64], attrs: Attrs) -> Case {
+    let groups = attrs.iter().find(|(name, _)| *name == "group").map_or(1, |(_, value)| match value {
+        Attr::Int(groups) => *groups,
+        _ => 1,
+    });
+    let model = model(11, dims, |m| {
+        m.random("w", weights).random("b", &[weights[1] * groups]).node_with(
+            "ConvTranspose",
+            &["x", "w", "b"],
+            &["y"],
+            attrs,
+        )
+    });
+    Case::new(name, model).steps(3.0)
+}
+
+fn transposed_convolutions() -> Vec<Case> {
+    let image = [1, 3, 5, 4];
+    let twice: (&str, Attr) = ("strides", [2, 2].into());
+    vec![
+        transposed_case("deconv_dense", &image, &[3, 4, 3, 3], &[]),
+        transposed_case("deconv_2x2_stride_2", &image, &[3, 4, 2, 2], std::slice::from_ref(&twice)),
+        transposed_case("deconv_3x3_stride_2", &image, &[3, 4, 3, 3], std::slice::from_ref(&twice)),
+        transposed_case("deconv_4x4_padded", &image, &[3, 4, 4, 4], &[twice.clone(), ("pads", [1, 1, 1, 1].into())]),
+        transposed_case(
+            "deconv_output_padding",
+            &image,
+            &[3, 4, 3, 3],
+            &[twice.clone(), ("pads", [1, 1, 1, 1].into()), ("output_padding", [1, 1].into())],
+        ),
+        transposed_case("deconv_kernel_below_stride", &image, &[3, 2, 1, 2], &[("strides", [3, 2].into())]),
+        transposed_case(
+            "deconv_uneven",
+            &image,
+            &[3, 2, 5, 3],
+            &[("strides", [3, 2].into()), ("pads", [2, 0, 1, 1].into())],
+        ),
+        transposed_case("deconv_dilated", &image, &[3, 2, 3, 2], &[twice.clone(), ("dilations", [2, 3].into())]),
+        transposed_case("deconv_cut_deep", &image, &[3, 2, 3, 3], &[("pads", [3, 3, 2, 2].into()), twice.clone()]),
+        transposed_case("deconv_groups", &[1, 4, 5, 4], &[4, 3, 3, 3], &[("group", 2.into()), twice.clone()]),
+        transposed_case("deconv_depthwise", &[1, 4, 5, 4], &[4, 1, 4, 4], &[("group", 4.into()), twice.clone()]),
+        transposed_case(
+            "deconv_same_upper",
+            &image,
+            &[3, 2, 3, 3],
+            &[("auto_pad", "SAME_UPPER".into()), twice.clone()],
+        ),
+        transposed_case("deconv_1d", &[2, 3, 7], &[3, 4, 4], &[("strides", [3].into()), ("pads", [1, 0].into())]),
+        transposed_case("deconv_3d", &[1, 2, 3, 2, 3], &[2, 2, 2, 3, 2], &[("strides", [2, 1, 2].into())]),
+        Case::new(
+            "deconv_bn_relu",
+            model(13, &image, |m| {
+                let m = m.random("w", &[3, 4, 4, 4]);
+                let attrs = [("strides", [2, 2].into()), ("pads", [1, 1, 1, 1].into())];
+                let m = m.node_with("ConvTranspose", &["x", "w"], &["c"], &attrs);
+                batch_norm(m, "c", "b", 4).node("Relu", &["b"], &["y"])
+            }),
+        )
+        .steps(4.0),
+        Case::new("depth_to_space", one(13, &[1, 8, 2, 3], "DepthToSpace", &[("blocksize", 2.into())])),
+        Case::new(
+            "depth_to_space_crd",
+            one(13, &[2, 9, 2, 3], "DepthToSpace", &[("blocksize", 3.into()), ("mode", "CRD".into())]),
+        ),
+        Case::new("space_to_depth", one(13, &[1, 2, 4, 6], "SpaceToDepth", &[("blocksize", 2.into())])),
+    ]
+}
+
+/// Operators on several tensors: extremes, sums, quotients, comparisons, choices.
+fn several_operands() -> Vec<Case> {
+    let pair = |name: &str, op: &str, a: &[i64], b: &[i64]| {
+        let model = Onnx::new(13).input("a", a).input("b", b).node(op, &["a", "b"], &["y"]).output("y");
+        Case::new(name, model)
+    };
+    let triple = |name: &str, op: &str| {
+        let model = Onnx::new(13).input("a", &[2, 3, 4]).input("b", &[3, 1]).input("c", &[1, 4]);
+        Case::new(name, model.node(op, &["a", "b", "c"], &["y"]).output("y"))
+    };
+    let chosen = |name: &str, relation: &str| {
+        let model = Onnx::new(16).input("a", &[2, 3, 4]).input("b", &[3, 1]);
+        let model = model.node(relation, &["a", "b"], &["c"]).node("Where", &["c", "a", "b"], &["y"]);
+        Case::new(name, model.output("y"))
+    };
+    vec![
+        pair("max_of_two", "Max", &[2, 3, 4], &[3, 1]),
+        pair("min_of_two", "Min", &[4], &[2, 3, 1]),
+        triple("max_of_three", "Max"),
+        triple("sum_of_three", "Sum"),
+        triple("mean_of_three", "Mean"),
+        pair("sum_of_two", "Sum", &[2, 3], &[3]),
+        pair("div_of_two", "Div", &[2, 3, 4], &[3, 1]).between(0.5, 2.0),
+        pair("div_negative", "Div", &[2, 3, 4], &[4]).between(-2.0, -0.5),
+        Case::new(
+            "div_of_constant",
+            model(13, &[3, 4], |m| m.weights("c", &[], &[2.0]).node("Div", &["c", "x"], &["y"])),
+        )
+        .between(0.5, 2.0),
+        Case::new("div_of_constants", model(13, &[3, 4], |m| m.random("c", &[3, 1]).node("Div", &["c", "x"], &["y"])))
+            .between(0.5, 2.0),
+        Case::new(
+            "max_with_number",
+            model(13, &[3, 4], |m| m.weights("c", &[], &[0.25]).node("Max", &["x", "c"], &["y"])),
+        ),
+        Case::new(
+            "min_with_tensor",
+            model(13, &[3, 4], |m| m.random("c", &[2, 1, 4]).node("Min", &["x", "c"], &["y"])),
+        ),
+        Case::new(
+            "prelu_channels",
+            model(16, &[1, 3, 4, 4], |m| m.random("s", &[3, 1, 1]).node("PRelu", &["x", "s"], &["y"])),
+        ),
+        Case::new(
+            "prelu_one",
+            model(16, &[1, 3, 4, 4], |m| m.weights("s", &[1], &[0.2]).node("PRelu", &["x", "s"], &["y"])),
+        ),
+        Case::new("prelu_all", model(16, &[2, 3, 4], |m| m.random("s", &[3, 4]).node("PRelu", &["x", "s"], &["y"])))
+            .between(-3.0, 1.0),
+        Case::new(
+            "prelu_behind_conv",
+            model(16, &[1, 3, 6, 6], |m| {
+                m.random("w", &[4, 3, 3, 3]).random("s", &[4, 1, 1]).node("Conv", &["x", "w"], &["c"]).node(
+                    "PRelu",
+                    &["c", "s"],
+                    &["y"],
+                )
+            }),
+        ),
+        chosen("where_less", "Less"),
+        chosen("where_greater_or_equal", "GreaterOrEqual"),
+        Case::new(
+            "where_constant_mask",
+            model(16, &[2, 4], |m| {
+                m.initializer("c", 9, &[2, 4], vec![1, 0, 0, 1, 0, 1, 1, 0]).weights("z", &[], &[0.5]).node(
+                    "Where",
+                    &["c", "x", "z"],
+                    &["y"],
+                )
+            }),
+        ),
+        Case::new(
+            "logic",
+            model(16, &[3, 5], |m| {
+                m.weights("lo", &[], &[-0.5])
+                    .weights("hi", &[], &[0.5])
+                    .node("Greater", &["x", "lo"], &["a"])
+                    .node("Less", &["x", "hi"], &["b"])
+                    .node("And", &["a", "b"], &["c"])
+                    .node("Not", &["c"], &["n"])
+                    .node("Xor", &["n", "a"], &["o"])
+                    .node_with("Cast", &["o"], &["f"], &[("to", 1.into())])
+                    .node("Mul", &["f", "x"], &["y"])
+            }),
+        ),
+        Case::new("trilu_lower", one(14, &[2, 4, 5], "Trilu", &[("upper", 0.into())])),
+        Case::new(
+            "cum_sum",
+            model(14, &[2, 5, 3], |m| {
+                m.ints("a", &[], &[1]).node_with("CumSum", &["x", "a"], &["y"], &[("reverse", 1.into())])
+            }),
+        )
+        .steps(3.0),
+    ]
+}
+
+/// Operators whose result or operand are positions.
+fn positions() -> Vec<Case> {
+    let table = |name: &str, indices: &[i64], axis: i64| {
+        let dims: Vec<String> = indices.iter().map(i64::to_string).collect();
+        let dims: Vec<&str> = dims.iter().map(String::as_str).collect();
+        let model = Onnx::new(13).typed_input("i", 7, &dims).random("t", &[6, 4]);
+        let model = model.node_with("Gather", &["t", "i"], &["y"], &[("axis", axis.into())]).output("y");
+        Case::new(name, model).between(-4.0, 3.9)
+    };
+    let top = |name: &str, dims: &[i64], k: i64, attrs: Attrs| {
+        let m = Onnx::new(11).input("x", dims).ints("k", &[1], &[k]);
+        Case::new(name, m.node_with("TopK", &["x", "k"], &["y", "i"], attrs).output("y").output("i"))
+    };
+    vec![
+        table("embedding", &[2, 5], 0),
+        table("embedding_columns", &[3], 1),
+        top("top_k", &[3, 9], 4, &[]),
+        top("top_k_smallest", &[3, 9], 2, &[("largest", 0.into())]),
+        top("top_k_channels", &[2, 6, 3], 6, &[("axis", 1.into())]),
+        Case::new("arg_min", one(13, &[3, 7], "ArgMin", &[("axis", 1.into())])),
+        Case::new(
+            "arg_min_last",
+            one(13, &[3, 7, 2], "ArgMin", &[("axis", 1.into()), ("select_last_index", 1.into())]),
+        ),
+        Case::new(
+            "one_hot_of_arg_max",
+            model(13, &[3, 6], |m| {
+                m.node_with("ArgMax", &["x"], &["i"], &[("axis", 1.into()), ("keepdims", 0.into())])
+                    .ints("d", &[], &[6])
+                    .weights("v", &[2], &[0.0, 1.0])
+                    .node("OneHot", &["i", "d", "v"], &["y"])
+            }),
+        ),
+        Case::new(
+            "bytes",
+            Onnx::new(13)
+                .typed_input("x", 2, &["1", "8"])
+                .weights("s", &[], &[0.5])
+                .node_with("Cast", &["x"], &["f"], &[("to", 1.into())])
+                .node("Mul", &["f", "s"], &["y"])
+                .output("y"),
+        )
+        .between(0.0, 255.0),
+        Case::new(
+            "gather_elements",
+            model(13, &[3, 4], |m| {
+                m.ints("i", &[2, 4], &[0, 2, -1, 1, 1, 1, 0, 2]).node_with(
+                    "GatherElements",
+                    &["x", "i"],
+                    &["y"],
+                    &[("axis", 0.into())],
+                )
+            }),
+        ),
+        Case::new(
+            "gather_nd",
+            model(13, &[2, 3, 4], |m| {
+                m.ints("i", &[2, 1, 1], &[2, 0]).node_with("GatherND", &["x", "i"], &["y"], &[("batch_dims", 1.into())])
+            }),
+        ),
+    ]
+}
+
 /// Networks whose layers are executed row by row where little memory is wanted.
 fn row_by_row() -> Vec<Case> {
     let case = |name: &str, dims: &[i64], body: &dyn Fn(Net) -> Net| {
@@ -1573,6 +2011,12 @@ pub fn cases() -> Vec<Case> {
         extremes(),
         fused_sums(),
         row_by_row(),
+        tables(),
+        more_reductions(),
+        resizing(),
+        transposed_convolutions(),
+        several_operands(),
+        positions(),
         super::transformers::cases(),
         super::recurrent::cases(),
     ]

@@ -445,14 +445,47 @@ impl Chain {
                 let shape = self.ints("r", &flat);
                 self.push("Reshape", &[&x, &shape], &[], flat);
             }
-            _ => self.push("Softmax", &[&x], &[("axis", (axis as i64).into())], dims),
+            9 => self.push("Softmax", &[&x], &[("axis", (axis as i64).into())], dims),
+            10 => {
+                let axes = self.ints("m", &[axis as i64]);
+                let op = ["ReduceMax", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2"][step.a % 5];
+                self.push(op, &[&x, &axes], &[], with(1));
+            }
+            11 => {
+                let (other, other_dims) = self.tensors[step.a % self.tensors.len()].clone();
+                let other = if other_dims == dims { other } else { x.clone() };
+                match step.b % 3 {
+                    // The smaller of both, in two ways.
+                    0 => {
+                        let (condition, dims) = (format!("less{}", self.tensors.len()), dims.clone());
+                        self.onnx = std::mem::take(&mut self.onnx).node("Less", &[&x, &other], &[&condition]);
+                        self.push("Where", &[&condition, &x, &other], &[], dims);
+                    }
+                    1 => self.push("Min", &[&x, &other], &[], dims),
+                    _ => self.push("Max", &[&x, &other], &[], dims),
+                }
+            }
+            12 => {
+                let wanted = with(1 + a % 7);
+                let sizes = self.ints("z", &wanted);
+                let mode = ["nearest", "linear"][step.b % 2];
+                self.push("Resize", &[&x, "", "", &sizes], &[("mode", mode.into())], wanted);
+            }
+            13 => {
+                let mut repeats = vec![1; rank];
+                repeats[axis] = 1 + a % 2;
+                let wanted = with(size * repeats[axis]);
+                let repeats = self.ints("tile", &repeats);
+                self.push("Tile", &[&x, &repeats], &[], wanted);
+            }
+            _ => self.push(["Abs", "Neg", "Softsign", "Erf", "Elu"][step.a % 5], &[&x], &[], dims),
         }
     }
 }
 
 #[test]
 fn chains() {
-    let step = (0usize..10, 0usize..6, 0usize..16, 0usize..12).prop_map(|(kind, axis, a, b)| Step { kind, axis, a, b });
+    let step = (0usize..15, 0usize..6, 0usize..16, 0usize..12).prop_map(|(kind, axis, a, b)| Step { kind, axis, a, b });
     let strategy = (
         proptest::collection::vec(1i64..=5, 1..=5),
         proptest::collection::vec(step, 1..=7),

@@ -54,6 +54,17 @@ fn operators() -> Result<()> {
 }
 
 #[test]
+fn operator_sets() -> Result<()> {
+    let row = |row: &ptqc::front::Row| {
+        let opsets = format!("{} to {}", row.opsets().start(), row.opsets().end());
+        vec![row.op_type.to_owned(), opsets, row.summary.to_owned()]
+    };
+    let expected: Vec<Vec<String>> = REGISTRY.iter().map(row).collect();
+    assert_eq!(table(&readme()?, &["operator", "operator sets", "what becomes of it"])?, expected);
+    Ok(())
+}
+
+#[test]
 fn commands() -> Result<()> {
     let help = toolchain::run(Command::new(env!("CARGO_BIN_EXE_ptqc-under-test")).arg("--help"), Path::new("."))?;
     let help = String::from_utf8(help)?;
