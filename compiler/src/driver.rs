@@ -55,18 +55,17 @@ pub fn calibrate(
     let names = runner.names().iter().cloned().chain(insides.names());
     let empty = Calibrator::new(names).watching(model.inputs.iter().map(|input| &input.name));
     let samples = Mutex::new((samples, 0u64));
-    let threads = rayon::current_num_threads();
-    let results: Vec<diag::Result<Calibrator>> =
-        rayon::broadcast(|_| calibrate_thread((&runner, &insides), empty.clone(), &samples, tick))
-            .into_iter()
-            .take(threads)
-            .collect();
+    // Threads of its own: one of a pool would, while it waits, begin other work of the pool on top of this, and so on.
+    let results: Vec<diag::Result<Calibrator>> = std::thread::scope(|scope| {
+        let run = || calibrate_thread((&runner, &insides), empty.clone(), &samples, tick);
+        let threads: Vec<_> = (0..rayon::current_num_threads()).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(thread_died().into()))).collect()
+    });
     let mut total = empty;
     for result in results {
         total.merge(&result?);
     }
-    let count =
-        samples.into_inner().map(|(_, count)| count).map_err(|_| Diagnostic::internal("a calibration thread died"))?;
+    let (_, count) = samples.into_inner().map_err(|_| thread_died())?;
     Ok((total, count))
 }
 
@@ -79,7 +78,7 @@ fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
     let mut state = runner.state()?;
     loop {
         let next = {
-            let mut samples = samples.lock().map_err(|_| Diagnostic::internal("a calibration thread died"))?;
+            let mut samples = samples.lock().map_err(|_| thread_died())?;
             let next = samples.0.next();
             samples.1 += u64::from(next.is_some());
             next
@@ -91,6 +90,10 @@ fn calibrate_thread<I: Iterator<Item = diag::Result<Sample>>>(
         }
         tick();
     }
+}
+
+fn thread_died() -> Diagnostic {
+    Diagnostic::internal("a calibration thread died")
 }
 
 /// The quantized graph, and warnings.

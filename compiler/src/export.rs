@@ -131,10 +131,12 @@ impl Writer<'_> {
     fn finish(mut self) -> OnnxGraph {
         let mut outputs = vec![];
         for output in self.graph.outputs() {
-            let value = &self.graph.node(output.node).value;
+            let node = self.graph.node(output.node);
+            let value = &node.value;
             let real = self.names[&output.node].clone();
             // An input that is an output as well keeps its name.
-            if real != output.name && self.graph.node(output.node).name != output.name {
+            let is_input = self.graph.inputs().contains(&output.node) && node.name == output.name;
+            if real != output.name && !is_input {
                 self.export.named_node("Identity", &[&real], &output.name, &[]);
             }
             outputs.push((output.name.clone(), value.shape.dims().to_vec(), value.dtype == DType::I32));

@@ -593,8 +593,14 @@ pub fn untyped_outputs(model: &Onnx) -> Vec<u8> {
 pub fn has_fixed_inputs(model: &Onnx) -> bool {
     let inputs = model.proto.graph.iter().flat_map(|graph| &graph.input);
     let types = inputs.filter_map(|input| input.r#type.as_ref()?.value.as_ref());
-    types
-        .filter_map(|pb::type_proto::Value::TensorType(tensor)| tensor.shape.as_ref())
+    let real = |pb::type_proto::Value::TensorType(tensor): &&pb::type_proto::Value| tensor.elem_type == 1;
+    types.into_iter().all(|ty| real(&ty) && has_fixed_dims(ty))
+}
+
+fn has_fixed_dims(pb::type_proto::Value::TensorType(tensor): &pb::type_proto::Value) -> bool {
+    tensor
+        .shape
+        .iter()
         .flat_map(|shape| &shape.dim)
         .all(|dim| matches!(dim.value, Some(pb::tensor_shape_proto::dimension::Value::DimValue(_))))
 }

@@ -70,7 +70,15 @@ fn attribute(name: &str, value: &Attribute) -> Option<pb::AttributeProto> {
             proto.ints.clone_from(values);
             AttributeType::Ints
         }
-        _ => return None,
+        Attribute::Floats(values) => {
+            proto.floats.clone_from(values);
+            AttributeType::Floats
+        }
+        Attribute::Texts(values) => {
+            proto.strings = values.iter().map(|text| text.as_bytes().to_vec()).collect();
+            AttributeType::Strings
+        }
+        Attribute::Other => return None,
     };
     proto.r#type = kind as i32;
     Some(proto)

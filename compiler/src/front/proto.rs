@@ -56,6 +56,7 @@ fn attribute(proto: &pb::AttributeProto) -> Attribute {
         Ok(AttributeType::Float) => Attribute::Float(proto.f),
         Ok(AttributeType::String) => Attribute::Text(String::from_utf8_lossy(&proto.s).into_owned()),
         Ok(AttributeType::Ints) => Attribute::Ints(proto.ints.clone()),
+        Ok(AttributeType::Floats) => Attribute::Floats(proto.floats.clone()),
         Ok(AttributeType::Strings) => {
             Attribute::Texts(proto.strings.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect())
         }

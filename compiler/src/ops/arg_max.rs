@@ -68,7 +68,8 @@ impl FloatOperator for ArgMax {
             ("keepdims", Attribute::Int(self.keep_dims.into())),
             ("select_last_index", Attribute::Int(self.last.into())),
         ];
-        Ok(export.node("ArgMax", &[site.x()], &attributes))
+        let op_type = if self.smallest { "ArgMin" } else { "ArgMax" };
+        Ok(export.node(op_type, &[site.x()], &attributes))
     }
 
     fn describe(&self) -> String {

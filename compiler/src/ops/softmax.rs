@@ -90,6 +90,10 @@ impl FloatOperator for Softmax {
     }
 
     fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        if self.mask.is_some() {
+            let problem = Problem::unsupported("a Softmax with a mask cannot be written as ONNX yet");
+            return Err(problem.help("`ptqc build` compiles it; take the mask out of the model to write it"));
+        }
         Ok(export.node("Softmax", &[site.x()], &[("axis", Attribute::Int(self.axis as i64))]))
     }
 

@@ -188,7 +188,8 @@ fn a_search_offers_what_the_evaluator_confirms() {
     // 4 bits save flash and cost accuracy, 16 bits the other way round.
     let whole = |narrow: usize, wide: usize| {
         let fits = |point: &&Value| {
-            point["narrow"].as_array().unwrap().len() == narrow && point["wide"].as_array().unwrap().len() >= wide
+            let count = |key: &str| point[key].as_array().unwrap().len();
+            count("narrow") == narrow && count("wide") == wide
         };
         points.iter().filter(fits).map(costs).next().unwrap()
     };

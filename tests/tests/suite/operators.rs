@@ -2044,11 +2044,10 @@ fn assert_none(failures: Vec<String>) {
 
 #[test]
 fn names_are_unique() {
-    let mut names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
-    let count = names.len();
-    names.sort();
-    names.dedup();
-    assert_eq!(names.len(), count);
+    let mut names = std::collections::BTreeSet::new();
+    let twice: Vec<String> =
+        cases().into_iter().map(|case| case.name).filter(|name| !names.insert(name.clone())).collect();
+    assert_eq!(twice, Vec::<String>::new());
 }
 
 #[test]

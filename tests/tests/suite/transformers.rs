@@ -196,7 +196,7 @@ fn gelus() -> Vec<Case> {
     let dims = [2, 40];
     let cases = [
         ("gelu", model(20, &dims, |m| m.node("Gelu", &["x"], &["y"]))),
-        ("gelu_tanh", model(20, &dims, |m| m.node_with("Gelu", &["x"], &["y"], &[("approximate", "tanh".into())]))),
+        ("gelu_tanh_op", model(20, &dims, |m| m.node_with("Gelu", &["x"], &["y"], &[("approximate", "tanh".into())]))),
         (
             "gelu_written",
             model(13, &dims, |m| exact(m).node("Mul", &["x", "s"], &["p"]).node("Mul", &["p", "half"], &["y"])),

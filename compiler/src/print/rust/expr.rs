@@ -176,7 +176,7 @@ fn is_number(expr: &Expr, wanted: i64) -> bool {
 
 fn literal(value: i64) -> (String, Strength) {
     if value >= 1 << 16 && value.count_ones() == 1 {
-        return (format!("(1 << {})", value.trailing_zeros()), Strength::Primary);
+        return (format!("1 << {}", value.trailing_zeros()), Strength::Shift);
     }
     (number(value), if value < 0 { Strength::Prefix } else { Strength::Primary })
 }
