@@ -16,6 +16,9 @@ use ptqc_tests::onnx::{Attr, Onnx, numbers};
 use ptqc_tests::qdq::{self, Agreement, Job};
 use ptqc_tests::toolchain;
 
+/// Scale and zero point of a result, and its integers.
+type Ours = (ptqc::ir::Params, Vec<i32>);
+
 use super::operators;
 
 /// ONNX's numbers of element types.
@@ -431,22 +434,21 @@ fn compared(cases: &[Case], python: &std::path::Path) -> Vec<Agreement> {
         ours.push((graph.node(graph.outputs()[0].node).value.params().expect("outputs are reals"), results));
     }
     let theirs = qdq::run(&jobs, python).unwrap();
-    let compare =
-        |((case, (params, ours)), theirs): ((&Case, &(ptqc::ir::Params, Vec<i32>)), &Result<Vec<u8>, String>)| {
-            let bytes = theirs.as_ref().unwrap_or_else(|error| panic!("{}: {error}", case.name));
-            let words = bytes.as_chunks::<4>().0;
-            assert_eq!(words.len(), ours.len(), "{}", case.name);
-            let mut agreement = Agreement::default();
-            for (&q, &word) in ours.iter().zip(words) {
-                let theirs = match case.output {
-                    U8 => i32::from_le_bytes(word) - 128,
-                    I8 => i32::from_le_bytes(word),
-                    _ => (f64::from(f32::from_le_bytes(word)) / params.scale.get()).round() as i32 + params.zero_point,
-                };
-                agreement.add(q, theirs);
-            }
-            agreement
-        };
+    let compare = |((case, (params, ours)), theirs): ((&Case, &Ours), &Result<Vec<u8>, String>)| {
+        let bytes = theirs.as_ref().unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let words = bytes.as_chunks::<4>().0;
+        assert_eq!(words.len(), ours.len(), "{}", case.name);
+        let mut agreement = Agreement::default();
+        for (&q, &word) in ours.iter().zip(words) {
+            let theirs = match case.output {
+                U8 => i32::from_le_bytes(word) - 128,
+                I8 => i32::from_le_bytes(word),
+                _ => (f64::from(f32::from_le_bytes(word)) / params.scale.get()).round() as i32 + params.zero_point,
+            };
+            agreement.add(q, theirs);
+        }
+        agreement
+    };
     cases.iter().zip(&ours).zip(&theirs).map(compare).collect()
 }
 
@@ -618,11 +620,11 @@ fn dynamic_models_keep_their_weights() {
         .output("y");
     let frontend = loaded("dynamic", &model);
     let (graph, _) = driver::quantize(&frontend, &calibrated(&frontend), &Settings::default()).unwrap();
-    let convs = graph.topological().into_iter().filter_map(|id| match &graph.node(id).op {
+    let mut convs = graph.topological().into_iter().filter_map(|id| match &graph.node(id).op {
         QuantOp::Conv(conv) => Some(conv.weighted.clone()),
         _ => None,
     });
-    let conv = convs.last().expect("a convolution");
+    let conv = convs.next_back().expect("a convolution");
     let factors: Vec<i32> = (0..4).flat_map(|channel_idx| conv.factors(channel_idx).collect::<Vec<_>>()).collect();
     assert_eq!(factors, stored);
     assert!(worst_distance(&frontend, &graph) <= 2.0);
