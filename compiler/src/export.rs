@@ -9,22 +9,8 @@ use std::collections::BTreeMap;
 use crate::diag::{self, Diagnostics};
 use crate::front;
 use crate::ir::{Checked, DType, Float, Graph, NodeId, Quant, RealClamp};
-use crate::ops::export::{Export, Initializer};
-use crate::ops::import::OnnxNode;
+use crate::ops::export::{Export, OnnxGraph};
 use crate::ops::{FloatOp, Problem, QuantOp};
-
-/// An ONNX graph in plain types.
-#[derive(Debug)]
-pub struct OnnxGraph {
-    /// Nodes in the order of execution.
-    pub nodes: Vec<OnnxNode>,
-    /// Stored tensors.
-    pub initializers: Vec<Initializer>,
-    /// Names and shapes of the inputs.
-    pub inputs: Vec<(String, Vec<usize>)>,
-    /// Names and shapes of the outputs, and whether they hold positions.
-    pub outputs: Vec<(String, Vec<usize>, bool)>,
-}
 
 /// The bytes of an ONNX file. `fused` is the graph that `graph` was made from.
 ///

@@ -2,6 +2,9 @@
 
 use clap::ValueEnum;
 
+use crate::diag::{self, Code, Diagnostic};
+use crate::ir::{Graph, Quant};
+
 /// What `ptqc eval` and `ptqc search` measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Metric {
@@ -31,6 +34,61 @@ pub fn measure(metric: Metric, score: usize, results: Results, labels: &[i64]) -
             let pairs = results.inputs.iter().zip(results.outputs);
             auc(&pairs.map(|(input, output)| reconstruction_error(input, output)).collect::<Vec<_>>(), labels)
         }
+    }
+}
+
+/// Whether a model's output has what the metric needs.
+///
+/// Errors: a score that is no element of the output; an output that cannot be compared with the input.
+pub fn check_output(metric: Metric, score: usize, graph: &Graph<Quant>, output_index: usize) -> diag::Result<()> {
+    let elements = |id| graph.node(id).value.shape.len();
+    let output = &graph.outputs()[output_index];
+    let (width, first_input) = (elements(output.node), graph.inputs().first().map_or(0, |&id| elements(id)));
+    match metric {
+        Metric::Auc if score >= width => {
+            let message = format!("--score {score} names no element of output `{}`, which has {width}", output.name);
+            Err(Diagnostic::error(Code::InvalidOption, message)
+                .help(format!("elements are counted from 0: --score {}", width - 1))
+                .into())
+        }
+        Metric::ReconstructionAuc if width != first_input => {
+            let message = format!("output `{}` has {width} elements and the input {first_input}", output.name);
+            Err(Diagnostic::error(Code::InvalidOption, message)
+                .help("--metric reconstruction-auc is for models whose output has the shape of their input; use top1 or auc")
+                .into())
+        }
+        Metric::Top1 | Metric::Auc | Metric::ReconstructionAuc => Ok(()),
+    }
+}
+
+/// Whether the labels say what the metric needs.
+///
+/// Errors: not one for each of `samples`; classes that an output of `classes` elements does not have; one kind only.
+pub fn check_labels(metric: Metric, labels: &[i64], samples: usize, classes: usize) -> diag::Result<()> {
+    if labels.len() != samples {
+        let message = format!("there are {} labels for {samples} samples", labels.len());
+        return Err(Diagnostic::error(Code::Labels, message)
+            .help("give one label for each sample, in the same order")
+            .into());
+    }
+    let classes = classes as i64;
+    let outside = labels.iter().position(|label| !(0..classes).contains(label));
+    match (metric, outside) {
+        (Metric::Top1, Some(position)) => {
+            let message = format!(
+                "label {} at position {position} names no element of an output with {classes}",
+                labels[position]
+            );
+            let help = "labels are the numbers of the classes, counted from 0; for 1, 0 and negative use --metric auc";
+            Err(Diagnostic::error(Code::Labels, message).help(help).into())
+        }
+        (Metric::Auc | Metric::ReconstructionAuc, _) if !labels.contains(&0) || !labels.contains(&1) => {
+            let message = "this metric compares samples labelled 1 with samples labelled 0, and one kind is missing";
+            Err(Diagnostic::error(Code::Labels, message)
+                .help("label every sample 1 or 0, or negative to leave it out")
+                .into())
+        }
+        (Metric::Top1 | Metric::Auc | Metric::ReconstructionAuc, _) => Ok(()),
     }
 }
 

@@ -40,13 +40,14 @@ pub struct Advice {
 /// What would help most, the best first.
 pub fn advise(tensors: &[TensorReport]) -> Vec<Advice> {
     let worth = tensors.iter().filter(|tensor| tensor.share >= WORTH_A_CHANGE);
-    let mut advice: Vec<Advice> = worth.map(for_tensor).filter(|advice| advice.gain >= WORTH_A_CHANGE).collect();
+    let mut advice: Vec<Advice> = worth.filter_map(for_tensor).filter(|advice| advice.gain >= WORTH_A_CHANGE).collect();
     advice.sort_by(|a, b| b.gain.total_cmp(&a.gain));
     advice.truncate(LONGEST);
     advice
 }
 
-fn for_tensor(tensor: &TensorReport) -> Advice {
+/// `None` where no option helps: the weights have as many bits as there are.
+fn for_tensor(tensor: &TensorReport) -> Option<Advice> {
     let own = &tensor.own_error;
     let parts = [
         (own.clipping, Cause::Clipping),
@@ -59,7 +60,10 @@ fn for_tensor(tensor: &TensorReport) -> Advice {
         Cause::Clipping => "a wider range: `--method min-max`, or edit its entry in the ranges file".to_owned(),
         Cause::Rounding => "16 bits for this tensor: `activations = \"int16\"` in a recipe".to_owned(),
         Cause::Operands => "16 bits for what it is computed from: `activations = \"int16\"` in a recipe".to_owned(),
-        Cause::Weights => "learned rounding of its weights: `--effort best`".to_owned(),
+        Cause::Weights if tensor.has_narrow_weights => {
+            "8 bits for its weights: `weight_bits = 8` in a recipe".to_owned()
+        }
+        Cause::Weights => return None,
     };
-    Advice { tensor: tensor.tensor.clone(), cause, option, gain: tensor.share * part }
+    Some(Advice { tensor: tensor.tensor.clone(), cause, option, gain: tensor.share * part })
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::histogram::Histogram;
 use crate::ir::{Graph, NodeId, Params, Quant, QuantType};
-use crate::ops::QuantOp;
+use crate::ops::weighted::Weighted;
 
 /// A tensor and its errors. Real values are those of the float model.
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +45,8 @@ pub struct TensorReport {
     /// Quantized weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Histogram>,
+    /// Whether the weights have fewer than 8 bits.
+    pub has_narrow_weights: bool,
 }
 
 /// A channel of a tensor.
@@ -217,7 +219,8 @@ impl Sums {
             share,
             own_error: self.own_error(),
             values: self.histogram.clone(),
-            weights: weights(&node.op),
+            weights: node.op.weighted().map(weights),
+            has_narrow_weights: node.op.weighted().is_some_and(|weighted| weighted.weight_type.bits() < 8),
         }
     }
 
@@ -249,14 +252,8 @@ fn decibels(square: f64, error: f64) -> Option<f64> {
     (error > 0.0).then(|| 10.0 * (square.max(f64::MIN_POSITIVE) / error).log10())
 }
 
-/// The weights of an operator that has some.
-fn weights(op: &QuantOp) -> Option<Histogram> {
-    let weighted = match op {
-        QuantOp::Conv(conv) => &conv.weighted,
-        QuantOp::Linear(linear) => &linear.weighted,
-        _ => return None,
-    };
+fn weights(weighted: &Weighted) -> Histogram {
     let mut histogram = Histogram::new(-128.0, 128.0);
     weighted.weights.iter().for_each(|&weight| histogram.count(f64::from(weight)));
-    Some(histogram)
+    histogram
 }

@@ -58,7 +58,7 @@ pub enum Optimize {
     Balanced,
     /// Fewest instructions
     Speed,
-    /// Fewest bytes of code and constants
+    /// Few bytes of code and constants; today the same as balanced
     Size,
     /// Fewest bytes of working memory
     Ram,

@@ -93,7 +93,9 @@ pub fn run(args: &EvalArgs) -> diag::Result<()> {
     check_options(args, &graph)?;
     let outputs = run_both(args, &source, &graph)?;
     if let (Some(labels), Some(path)) = (&labels, &args.labels) {
-        check_labels(args.metric, labels, &outputs).map_err(|problems| problems.in_file(path.display()))?;
+        let (samples, classes) = (outputs.float.len(), outputs.float.first().map_or(0, Vec::len));
+        metrics::check_labels(args.metric, labels, samples, classes)
+            .map_err(|problems| problems.in_file(path.display()))?;
     }
     let evaluation = evaluation(args, &source, labels.as_deref(), &outputs);
     let text = match args.json {
@@ -143,8 +145,7 @@ fn run_both(args: &EvalArgs, source: &Source, graph: &Checked<Graph<Quant>>) -> 
 
 /// Whether the options fit the model, before anything is computed.
 fn check_options(args: &EvalArgs, graph: &Graph<Quant>) -> diag::Result<()> {
-    let elements = |id| graph.node(id).value.shape.len();
-    let Some(output) = graph.outputs().get(args.output_index) else {
+    if graph.outputs().get(args.output_index).is_none() {
         let names: Vec<&str> = graph.outputs().iter().map(|output| output.name.as_str()).collect();
         let message = format!("--output-index {} names no output of the model", args.output_index);
         let note = format!("outputs, counted from 0: {}", list_names(&names, 8));
@@ -152,54 +153,8 @@ fn check_options(args: &EvalArgs, graph: &Graph<Quant>) -> diag::Result<()> {
             .note(note)
             .help("leave it out to evaluate the first")
             .into());
-    };
-    let (width, first_input) = (elements(output.node), graph.inputs().first().map_or(0, |&id| elements(id)));
-    match args.metric {
-        Metric::Auc if args.score >= width => {
-            let message =
-                format!("--score {} names no element of output `{}`, which has {width}", args.score, output.name);
-            Err(Diagnostic::error(Code::InvalidOption, message)
-                .help(format!("elements are counted from 0: --score {}", width - 1))
-                .into())
-        }
-        Metric::ReconstructionAuc if width != first_input => {
-            let message = format!("output `{}` has {width} elements and the input {first_input}", output.name);
-            Err(Diagnostic::error(Code::InvalidOption, message)
-                .help("--metric reconstruction-auc is for models whose output has the shape of their input; use top1 or auc")
-                .into())
-        }
-        Metric::Top1 | Metric::Auc | Metric::ReconstructionAuc => Ok(()),
     }
-}
-
-/// Whether the labels say what the metric needs.
-fn check_labels(metric: Metric, labels: &[i64], outputs: &Outputs) -> diag::Result<()> {
-    let samples = outputs.float.len();
-    if labels.len() != samples {
-        let message = format!("there are {} labels for {samples} samples", labels.len());
-        return Err(Diagnostic::error(Code::Labels, message)
-            .help("give one label for each sample, in the same order")
-            .into());
-    }
-    let classes = outputs.float.first().map_or(0, Vec::len) as i64;
-    let outside = labels.iter().position(|label| !(0..classes).contains(label));
-    match (metric, outside) {
-        (Metric::Top1, Some(position)) => {
-            let message = format!(
-                "label {} at position {position} names no element of an output with {classes}",
-                labels[position]
-            );
-            let help = "labels are the numbers of the classes, counted from 0; for 1, 0 and negative use --metric auc";
-            Err(Diagnostic::error(Code::Labels, message).help(help).into())
-        }
-        (Metric::Auc | Metric::ReconstructionAuc, _) if !labels.contains(&0) || !labels.contains(&1) => {
-            let message = "this metric compares samples labelled 1 with samples labelled 0, and one kind is missing";
-            Err(Diagnostic::error(Code::Labels, message)
-                .help("label every sample 1 or 0, or negative to leave it out")
-                .into())
-        }
-        (Metric::Top1 | Metric::Auc | Metric::ReconstructionAuc, _) => Ok(()),
-    }
+    metrics::check_output(args.metric, args.score, graph, args.output_index)
 }
 
 fn evaluation(args: &EvalArgs, source: &Source, labels: Option<&[i64]>, outputs: &Outputs) -> Evaluation {

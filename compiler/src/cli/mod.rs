@@ -32,7 +32,7 @@ struct Arguments {
 }
 
 const LONG_ABOUT: &str = "Compiles ONNX models to integer-only source code for small processors.\n\n\
-    ptqc reads a float ONNX model and sample inputs, quantizes it to int8, and writes C99 or Rust that needs nothing: \
+    ptqc reads an ONNX model, float with sample inputs or already quantized, and writes integer C99 or Rust that needs nothing: \
     no library, no heap, no floating point. The same bits come out on every processor.";
 
 #[derive(Debug, Subcommand)]

@@ -9,11 +9,12 @@ use serde::Serialize;
 use super::code::CodeArgs;
 use super::data::read_labels;
 use super::output;
-use super::report::analysis;
-use super::source::{ModelArgs, PreprocessArgs, Progress, RangesArgs, open_samples, problem};
+use super::source::{ModelArgs, PreprocessArgs, Progress, RangesArgs, Source, open_samples, problem};
+use crate::analyze;
 use crate::diag::{self, Code, Diagnostic, Diagnostics};
 use crate::driver::{self, Options, Sample};
-use crate::metrics::Metric;
+use crate::ir::{Graph, Quant};
+use crate::metrics::{self, Metric};
 use crate::page;
 use crate::quantize::{PrecisionRecipe, Settings};
 use crate::search::{Budget, Labels, Point, Score, Search, choose};
@@ -70,6 +71,13 @@ pub struct SearchArgs {
     preprocess: PreprocessArgs,
 }
 
+/// Samples that the page of the choice is measured on, at most.
+const SHOWN: usize = 64;
+
+/// How to read the picture of the front.
+const CAPTION: &str = "Every combination that was evaluated: flash against error of the outputs. Filled: no other is better \
+    in one respect and worse in none. Ringed: the one that this page shows.";
+
 /// The front as a file. Fields may be added; none changes its meaning.
 #[derive(Debug, Serialize)]
 struct Front<'a> {
@@ -94,25 +102,19 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
     let preprocess = args.preprocess.preprocess();
     let ranges = args.ranges.load(&source, &preprocess)?;
     let data = args.data.as_ref().or(args.ranges.calib.as_ref()).ok_or_else(no_samples)?;
+    let in_model = |problems: Diagnostics| problems.in_file(args.model.model.display());
+    let options = recipe.options(&source);
+    let (graph, _) = driver::quantize(&source.frontend, &ranges, &options.settings).map_err(in_model)?;
     let samples = open_samples(&source.frontend.model, data, &preprocess)?;
-    let count = samples.len();
+    let labels = labels(args, &graph, samples.len())?;
     let samples: Vec<Sample> = samples.samples().take(args.samples.max(1)).collect::<diag::Result<_>>()?;
-    let labels = args.labels.as_deref().map(read_labels).transpose()?;
-    if let Some(labels) = labels.as_ref().filter(|labels| labels.len() != count) {
-        let message = format!("there are {} labels for {count} samples", labels.len());
-        return Err(Diagnostic::error(Code::Labels, message)
-            .help("give one label for each sample, in the same order")
-            .into());
-    }
+    let progress = Progress::new("searching", 0);
+    let tick = |_, planned| progress.tick_of(planned);
     let labels = labels.as_ref().map(|labels| Labels {
         labels: &labels[..samples.len()],
         metric: args.metric,
         score: args.score,
     });
-    let options = recipe.options(&source);
-    let progress = Progress::new("searching", 0);
-    let tick = |_, planned| progress.tick_of(planned);
-    let in_model = |problems: Diagnostics| problems.in_file(args.model.model.display());
     let search = Search {
         frontend: &source.frontend,
         ranges: &ranges,
@@ -124,9 +126,8 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
     let (float, points) = search.run().map_err(in_model)?;
     progress.finish();
     let budget = Budget { flash: args.max_flash, ram: args.max_ram, drop: args.max_drop, error: args.max_error };
-    let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let path =
-        |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| format!("{stem}.{ending}").into());
+    let chosen = choose(&points, &budget, &float).ok_or_else(|| out_of_reach(&points, &budget))?;
+    super::say(&table(&points, chosen, &float))?;
     let front = Front {
         generator: crate::report::generator(),
         model: &source.file_name,
@@ -135,41 +136,58 @@ pub fn run(args: &SearchArgs) -> diag::Result<()> {
         float,
         points: &points,
     };
-    let json = serde_json::to_string_pretty(&front).map_err(|error| problem(Code::Internal, error.to_string()))?;
-    let front_path = path(&args.front, "front.json");
-    let chosen = choose(&points, &budget, &float).ok_or_else(|| out_of_reach(&points, &budget))?;
-    super::say(&table(&points, chosen, &float))?;
-    output::write_file(&front_path, json.as_bytes(), args.force)?;
-    let recipe_path = path(&args.output, "recipe.toml");
-    output::write_file(&recipe_path, chosen.recipe.as_bytes(), args.force)?;
-    if let Some(html) = &args.html {
-        let precisions = PrecisionRecipe::from_toml(&chosen.recipe)?.precisions(None, None);
-        let settings = Settings { precisions };
-        let build = driver::build(&source.frontend, &ranges, &Options { settings, ..options.clone() })?;
-        let analysis = analysis(&source, &build.quant, (data, args.samples.min(64)), &preprocess)?;
-        let memory = build.plan.memory_uses();
-        let figure = Figure {
-            title: "Pareto front".to_owned(),
-            caption: "Every combination that was evaluated: flash against error of the outputs. Filled: no other is better in one respect and worse in none. Ringed: the one that this page shows.".to_owned(),
-            svg: page::front(&points, chosen)?,
-        };
-        let facts = vec![("model".to_owned(), source.file_name.clone())];
-        let contents = page::Contents {
-            analysis: &analysis,
-            report: &build.report,
-            memory: &memory,
-            facts,
-            figures: vec![figure],
-        };
-        output::write_file(html, page::page(&contents)?.as_bytes(), args.force)?;
+    write(args, &source.file_name, &front, chosen)?;
+    match &args.html {
+        Some(html) => {
+            let page = page(&source, &search, (&points, chosen))?;
+            output::write_file(html, page.as_bytes(), args.force)
+        }
+        None => Ok(()),
     }
-    super::say(&format!(
-        "wrote {} (ptqc build {} --recipe {} ..) and {}",
-        recipe_path.display(),
-        source.file_name,
-        recipe_path.display(),
-        front_path.display()
-    ))
+}
+
+/// The labels, if there are some.
+///
+/// Errors: labels or a score that do not fit the model's first output, or not one label for each of `count` samples.
+fn labels(args: &SearchArgs, graph: &Graph<Quant>, count: usize) -> diag::Result<Option<Vec<i64>>> {
+    metrics::check_output(args.metric, args.score, graph, 0)?;
+    let Some(path) = &args.labels else { return Ok(None) };
+    let labels = read_labels(path)?;
+    let classes = graph.node(graph.outputs()[0].node).value.shape.len();
+    metrics::check_labels(args.metric, &labels, count, classes).map_err(|problems| problems.in_file(path.display()))?;
+    Ok(Some(labels))
+}
+
+/// Writes the front and the recipe of the choice.
+fn write(args: &SearchArgs, model: &str, front: &Front, chosen: &Point) -> diag::Result<()> {
+    let stem = args.model.model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let path =
+        |given: &Option<PathBuf>, ending: &str| given.clone().unwrap_or_else(|| format!("{stem}.{ending}").into());
+    let (front_path, recipe_path) = (path(&args.front, "front.json"), path(&args.output, "recipe.toml"));
+    let json = serde_json::to_string_pretty(front).map_err(|error| problem(Code::Internal, error.to_string()))?;
+    output::write_file(&front_path, json.as_bytes(), args.force)?;
+    output::write_file(&recipe_path, chosen.recipe.as_bytes(), args.force)?;
+    let (recipe, front) = (recipe_path.display(), front_path.display());
+    super::say(&format!("wrote {recipe} (ptqc build {model} --recipe {recipe} ..) and {front}"))
+}
+
+/// The page of the choice, with the front.
+fn page(source: &Source, search: &Search, (points, chosen): (&[Point], &Point)) -> diag::Result<String> {
+    let precisions = PrecisionRecipe::from_toml(&chosen.recipe)?.precisions(None, None);
+    let options = Options { settings: Settings { precisions }, ..search.options.clone() };
+    let build = driver::build(&source.frontend, search.ranges, &options)?;
+    let shown = &search.samples[..search.samples.len().min(SHOWN)];
+    let analysis = analyze::analyze(&source.frontend, &build.quant, shown)?;
+    let memory = build.plan.memory_uses();
+    let figure =
+        Figure { title: "Pareto front".to_owned(), caption: CAPTION.to_owned(), svg: page::front(points, chosen)? };
+    page::page(&page::Contents {
+        analysis: &analysis,
+        report: &build.report,
+        memory: &memory,
+        facts: vec![("model".to_owned(), source.file_name.clone())],
+        figures: vec![figure],
+    })
 }
 
 /// A number of bytes: `65536`, `64k`, `1M`.
@@ -202,7 +220,7 @@ fn out_of_reach(points: &[Point], budget: &Budget) -> Diagnostic {
         budget.ram.map(|most| format!("RAM: at most {most} bytes asked for, {} is the least", least(|p| p.ram))),
     ];
     let diagnostic = Diagnostic::error(Code::Budget, "no combination of precisions keeps to the budget")
-        .help("give up a limit (without any, `ptqc search` prints all combinations); `--optimize ram` and `--optimize size` also help");
+        .help("give up a limit (without any, `ptqc search` prints all combinations); `--optimize ram` needs less RAM");
     notes.into_iter().flatten().fold(diagnostic, |diagnostic, note| diagnostic.note(note))
 }
 

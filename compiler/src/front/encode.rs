@@ -5,9 +5,8 @@ use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
-use crate::export::OnnxGraph;
 use crate::ir::DType;
-use crate::ops::export::{Elements, Initializer, OPSET};
+use crate::ops::export::{Elements, Initializer, OPSET, OnnxGraph};
 use crate::ops::import::{Attribute, OnnxNode};
 
 /// Version of the file format that operator set 17 came with.

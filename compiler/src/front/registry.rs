@@ -73,6 +73,9 @@ impl std::fmt::Debug for Row {
     }
 }
 
+/// What becomes of a comparison.
+const COMPARISON: &str = "exact comparison; truth values are 0 and 1; a table with one constant number";
+
 /// All operators that ptqc accepts, sorted by name.
 pub const REGISTRY: &[Row] = &[
     lowered("Abs", |cx| unary::import_plain(cx, Plain::Abs), "table"),
@@ -121,11 +124,7 @@ pub const REGISTRY: &[Row] = &[
     ),
     lowered("Dropout", unary::import_dropout, "does nothing at inference"),
     lowered("Elu", unary::import_elu, "table"),
-    lowered(
-        "Equal",
-        |cx| compare::import(cx, Relation::Equal),
-        "exact comparison; truth values are 0 and 1; a table with one constant number",
-    ),
+    lowered("Equal", |cx| compare::import(cx, Relation::Equal), COMPARISON),
     lowered("Erf", |cx| unary::import_plain(cx, Plain::Erf), "table"),
     lowered("Exp", |cx| unary::import_plain(cx, Plain::Exp), "table"),
     lowered("Expand", resample::import_expand, "copy; constant shape"),
@@ -139,16 +138,8 @@ pub const REGISTRY: &[Row] = &[
     lowered("Gemm", linear::import_gemm, "product with constant weights, or of two tensors"),
     lowered("GlobalAveragePool", mean::import_global, "sum and one requantization"),
     lowered("GlobalMaxPool", max_pool::import_global, "comparison of integers"),
-    lowered(
-        "Greater",
-        |cx| compare::import(cx, Relation::Greater),
-        "exact comparison; truth values are 0 and 1; a table with one constant number",
-    ),
-    lowered(
-        "GreaterOrEqual",
-        |cx| compare::import(cx, Relation::GreaterOrEqual),
-        "exact comparison; truth values are 0 and 1; a table with one constant number",
-    ),
+    lowered("Greater", |cx| compare::import(cx, Relation::Greater), COMPARISON),
+    lowered("GreaterOrEqual", |cx| compare::import(cx, Relation::GreaterOrEqual), COMPARISON),
     lowered("GroupNormalization", normalize::import_group, "exact sums, reciprocal root in integers"),
     lowered("HardSigmoid", unary::import_hard_sigmoid, "table"),
     lowered("HardSwish", unary::import_hard_swish, "table"),
@@ -158,16 +149,8 @@ pub const REGISTRY: &[Row] = &[
     lowered("LSTM", recurrent::import, "loop over the steps; 16-bit states, activations from tables"),
     lowered("LayerNormalization", normalize::import_layer, "exact sums, reciprocal root in integers; also written out"),
     lowered("LeakyRelu", unary::import_leaky_relu, "table"),
-    lowered(
-        "Less",
-        |cx| compare::import(cx, Relation::Less),
-        "exact comparison; truth values are 0 and 1; a table with one constant number",
-    ),
-    lowered(
-        "LessOrEqual",
-        |cx| compare::import(cx, Relation::LessOrEqual),
-        "exact comparison; truth values are 0 and 1; a table with one constant number",
-    ),
+    lowered("Less", |cx| compare::import(cx, Relation::Less), COMPARISON),
+    lowered("LessOrEqual", |cx| compare::import(cx, Relation::LessOrEqual), COMPARISON),
     lowered("Log", |cx| unary::import_plain(cx, Plain::Log), "table"),
     lowered("LogSoftmax", log_softmax::import, "table of exponentials, and a search for the logarithm of each sum"),
     lowered("MatMul", linear::import_matmul, "with a constant factor, or of two tensors"),

@@ -32,6 +32,19 @@ pub enum Elements {
     Quantized(DType, Vec<i32>),
 }
 
+/// An ONNX graph in plain types.
+#[derive(Debug)]
+pub struct OnnxGraph {
+    /// Nodes in the order of execution.
+    pub nodes: Vec<OnnxNode>,
+    /// Stored tensors.
+    pub initializers: Vec<Initializer>,
+    /// Names and shapes of the inputs.
+    pub inputs: Vec<(String, Vec<usize>)>,
+    /// Names and shapes of the outputs, and whether they hold positions.
+    pub outputs: Vec<(String, Vec<usize>, bool)>,
+}
+
 /// An ONNX graph that is being written.
 #[derive(Debug, Default)]
 pub struct Export {

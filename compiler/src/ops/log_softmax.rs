@@ -3,7 +3,7 @@
 use super::import::NodeImport;
 use super::mean::{infer_reduction, reduced_axes};
 use super::reshape::Reshape;
-use super::softmax::QSoftmax;
+use super::softmax::{self, QSoftmax};
 use super::steps::THRESHOLDS;
 use super::transpose::Transpose;
 use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
@@ -54,19 +54,9 @@ pub struct QLogSoftmax {
 /// Fractional bits of a step of the result.
 pub const FRACTION: u32 = 16;
 
-/// Imports `LogSoftmax`: over one axis since opset 13, over all axes from `axis` on before.
+/// Imports `LogSoftmax`.
 pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
-    let x = cx.activation(0)?;
-    let shape = cx.shape(x);
-    let flattens = cx.opset() < 13;
-    let axis = cx.axis(cx.int_or("axis", if flattens { 1 } else { -1 })?, shape.rank())?;
-    let inner: usize = shape.dims()[axis..].iter().product();
-    if !flattens || inner == shape.dims()[axis] {
-        return cx.finish(0, LogSoftmax { axis, only_sum: false }, &[x]).map(drop);
-    }
-    let flat = cx.emit(Reshape { shape: Shape::new([shape.len() / inner, inner]) }, &[x])?;
-    let y = cx.emit(LogSoftmax { axis: 1, only_sum: false }, &[flat])?;
-    cx.finish(0, Reshape { shape }, &[y]).map(drop)
+    softmax::import_over_axis(cx, |axis| LogSoftmax { axis, only_sum: false }.into())
 }
 
 /// Imports `ReduceLogSumExp`: the reduced axes become one.

@@ -4,7 +4,7 @@ use super::export::Export;
 use super::import::{Attribute, NodeImport};
 use super::mask::Mask;
 use super::reshape::Reshape;
-use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
+use super::{ExportSite, FloatOp, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
 use crate::ir::{DType, Params, QuantType, Shape, round_half_even};
 
@@ -49,18 +49,23 @@ pub struct QSoftmax {
 /// Most fractional bits of an exponential.
 const MAX_BITS: u32 = 24;
 
-/// Imports `Softmax`: over one axis since opset 13, over all axes from `axis` on before.
+/// Imports `Softmax`.
 pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
+    import_over_axis(cx, |axis| Softmax { axis, mask: None }.into())
+}
+
+/// Imports an operator that makes a distribution: over one axis since opset 13, over all axes from `axis` on before.
+pub fn import_over_axis(cx: &mut NodeImport, over: impl Fn(usize) -> FloatOp) -> diag::Result<()> {
     let x = cx.activation(0)?;
     let shape = cx.shape(x);
     let flattens = cx.opset() < 13;
     let axis = cx.axis(cx.int_or("axis", if flattens { 1 } else { -1 })?, shape.rank())?;
     let inner: usize = shape.dims()[axis..].iter().product();
     if !flattens || inner == shape.dims()[axis] {
-        return cx.finish(0, Softmax { axis, mask: None }, &[x]).map(drop);
+        return cx.finish(0, over(axis), &[x]).map(drop);
     }
     let flat = cx.emit(Reshape { shape: Shape::new([shape.len() / inner, inner]) }, &[x])?;
-    let y = cx.emit(Softmax { axis: 1, mask: None }, &[flat])?;
+    let y = cx.emit(over(1), &[flat])?;
     cx.finish(0, Reshape { shape }, &[y]).map(drop)
 }
 

@@ -92,7 +92,7 @@ pub enum Goal {
     Balanced,
     /// Fewest instructions.
     Speed,
-    /// Fewest bytes of code and constants.
+    /// Few bytes of code and constants. No kernel is chosen for it today: the same as [`Goal::Balanced`].
     Size,
     /// Fewest bytes of working memory.
     Ram,

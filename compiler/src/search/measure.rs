@@ -10,7 +10,6 @@ use crate::driver::{Frontend, Sample};
 use crate::evaluate::{dequantize, evaluate, quantize_input};
 use crate::ir::{Checked, Graph, Quant};
 use crate::metrics::{self, Metric, Results};
-use crate::ops::QuantOp;
 
 /// What the samples say about the outputs.
 #[derive(Debug, Clone, Copy)]
@@ -91,10 +90,7 @@ impl<'a> Judge<'a> {
 
 /// Bytes of all weights.
 pub fn weight_bytes(graph: &Graph<Quant>) -> u64 {
-    let bytes = graph.topological().into_iter().map(|id| match &graph.node(id).op {
-        QuantOp::Conv(conv) => conv.weighted.weight_type.bytes(conv.weighted.weights.len()),
-        QuantOp::Linear(linear) => linear.weighted.weight_type.bytes(linear.weighted.weights.len()),
-        _ => 0,
-    });
-    bytes.sum::<usize>() as u64
+    let weighted = |id| graph.node(id).op.weighted();
+    let bytes = graph.topological().into_iter().filter_map(weighted);
+    bytes.map(|weighted| weighted.weight_type.bytes(weighted.weights.len()) as u64).sum()
 }

@@ -101,65 +101,8 @@ impl Shape {
                      mov lr, r4",
                 );
             });
-            a.label(4);
-            a.total(groups * self.pixels.div_ceil(CHUNK) as u64, |a| {
-                a.ops(&format!(
-                    "movs r5, #0
-                     movs r6, #0
-                     cmp r9, #{CHUNK}
-                     ite lo
-                     movlo r8, r9
-                     movhs r8, #{CHUNK}
-                     subs r9, r9, r8"
-                ));
-            });
-            a.label(5);
-            a.total(groups * self.pixels as u64, |a| {
-                a.ops(
-                    "ldr r3, [r7]
-                     add r7, r10
-                     sxtab16 r5, r5, r3
-                     sxtab16 r6, r6, r3, ror #8
-                     subs r8, #1
-                     bne 5b",
-                );
-            });
-            a.total(groups * self.pixels.div_ceil(CHUNK) as u64, |a| {
-                a.ops(
-                    "sxtah r4, r4, r5
-                     add.w r12, r12, r5, asr #16
-                     sxtah r11, r11, r6
-                     add.w lr, lr, r6, asr #16
-                     cmp r9, #0
-                     bne 4b",
-                );
-            });
-            a.total(groups, |a| {
-                a.ops("ldrd r5, r6, [r2, #16]\n ldrd r7, r8, [r2, #24]\n ldr r3, [sp]\n add r9, r1, r3");
-                for sum in ["r4", "r11", "r12", "lr"] {
-                    a.ops(&format!(
-                        "smmlar {sum}, {sum}, r5, r6
-                         cmp {sum}, r7
-                         it lt
-                         movlt {sum}, r7
-                         cmp {sum}, r8
-                         it gt
-                         movgt {sum}, r8
-                         strb {sum}, [r9], #1"
-                    ));
-                }
-                a.comment("The next group, if there is one; not beyond the last four channels.");
-                a.ops(&format!(
-                    "add.w r3, r3, #{GROUP}
-                     sub.w r5, r10, #{GROUP}
-                     sub.w r6, r10, r3
-                     cmp r3, r5
-                     it gt
-                     movgt r3, r5
-                     cmp r6, #0
-                     bgt 3b"
-                ));
-            });
+            self.sums(a, groups);
+            results(a, groups);
             a.ops(
                 "ldr r4, [r2, #32]
                  add r0, r4
@@ -173,6 +116,73 @@ impl Shape {
         a.ops("add sp, #12\n pop {r4-r11, pc}");
         a
     }
+
+    /// Adds up the pixels, as many at a time as halves of a word hold.
+    fn sums(&self, a: &mut Assembly, groups: u64) {
+        a.label(4);
+        a.total(groups * self.pixels.div_ceil(CHUNK) as u64, |a| {
+            a.ops(&format!(
+                "movs r5, #0
+                 movs r6, #0
+                 cmp r9, #{CHUNK}
+                 ite lo
+                 movlo r8, r9
+                 movhs r8, #{CHUNK}
+                 subs r9, r9, r8"
+            ));
+        });
+        a.label(5);
+        a.total(groups * self.pixels as u64, |a| {
+            a.ops(
+                "ldr r3, [r7]
+                 add r7, r10
+                 sxtab16 r5, r5, r3
+                 sxtab16 r6, r6, r3, ror #8
+                 subs r8, #1
+                 bne 5b",
+            );
+        });
+        a.total(groups * self.pixels.div_ceil(CHUNK) as u64, |a| {
+            a.ops(
+                "sxtah r4, r4, r5
+                 add.w r12, r12, r5, asr #16
+                 sxtah r11, r11, r6
+                 add.w lr, lr, r6, asr #16
+                 cmp r9, #0
+                 bne 4b",
+            );
+        });
+    }
+}
+
+/// Requantizes and stores four channels.
+fn results(a: &mut Assembly, groups: u64) {
+    a.total(groups, |a| {
+        a.ops("ldrd r5, r6, [r2, #16]\n ldrd r7, r8, [r2, #24]\n ldr r3, [sp]\n add r9, r1, r3");
+        for sum in ["r4", "r11", "r12", "lr"] {
+            a.ops(&format!(
+                "smmlar {sum}, {sum}, r5, r6
+                 cmp {sum}, r7
+                 it lt
+                 movlt {sum}, r7
+                 cmp {sum}, r8
+                 it gt
+                 movgt {sum}, r8
+                 strb {sum}, [r9], #1"
+            ));
+        }
+        a.comment("The next group, if there is one; not beyond the last four channels.");
+        a.ops(&format!(
+            "add.w r3, r3, #{GROUP}
+             sub.w r5, r10, #{GROUP}
+             sub.w r6, r10, r3
+             cmp r3, r5
+             it gt
+             movgt r3, r5
+             cmp r6, #0
+             bgt 3b"
+        ));
+    });
 }
 
 /// Means over all spatial axes, channels last.

@@ -418,30 +418,12 @@ fn gather(a: &mut Assembly, patches: &Patches) {
     let planes = windows * patches.planes as u64;
     let runs = planes * patches.kernel[0] as u64;
     let census = patches.census(true);
-    let slot = |word: usize| format!("[sp, #{}]", WINDOW + word);
     a.total(windows, |a| {
         a.label(90);
         a.comment("A window: r1 its planes, r3 bytes to fill, r5 to copy, r6 to fill; r8 rows, r9 line, r10 row.");
         a.ops(&format!("mov r4, lr\n str r4, [sp, #{RETURN}]\n ldr r1, [sp, #{BASE}]\n ldr r5, {}", slot(window::RUN)));
         if clips {
-            a.ops(&format!(
-                "ldr r4, [sp, #{COLUMN}]
-                 ldr r7, {}
-                 rsbs r3, r4, #0
-                 asrs r6, r3, #31
-                 bics r3, r6
-                 muls r3, r7
-                 ldr r6, {}
-                 subs r6, r4, r6
-                 asrs r4, r6, #31
-                 bics r6, r4
-                 muls r6, r7
-                 subs r5, r3
-                 subs r5, r6
-                 adds r1, r3",
-                slot(window::STEP),
-                slot(window::ROOM)
-            ));
+            clip(a);
         }
         a.ops(&format!("ldr r4, {}\n mov r11, r4", slot(window::PLANES)));
     });
@@ -479,6 +461,39 @@ fn gather(a: &mut Assembly, patches: &Patches) {
             a.ops(&format!("mov r4, r9\n ldr r7, {}\n adds r4, r7\n mov r9, r4", slot(window::DILATION)))
         });
     }
+    next_run(a, runs, planes);
+    step_window(a, patches, windows);
+}
+
+/// The address of a word that describes the window.
+fn slot(word: usize) -> String {
+    format!("[sp, #{}]", WINDOW + word)
+}
+
+/// Bytes of a run that hang over the left (r3) and the right border (r6).
+fn clip(a: &mut Assembly) {
+    a.ops(&format!(
+        "ldr r4, [sp, #{COLUMN}]
+         ldr r7, {}
+         rsbs r3, r4, #0
+         asrs r6, r3, #31
+         bics r3, r6
+         muls r3, r7
+         ldr r6, {}
+         subs r6, r4, r6
+         asrs r4, r6, #31
+         bics r6, r4
+         muls r6, r7
+         subs r5, r3
+         subs r5, r6
+         adds r1, r3",
+        slot(window::STEP),
+        slot(window::ROOM)
+    ));
+}
+
+/// The next row of the window, then the next plane.
+fn next_run(a: &mut Assembly, runs: u64, planes: u64) {
     a.total(runs, |a| {
         a.ops(&format!(
             "mov r4, r10
@@ -503,7 +518,6 @@ fn gather(a: &mut Assembly, patches: &Patches) {
             slot(window::PLANE_STRIDE)
         ));
     });
-    step_window(a, patches, windows);
 }
 
 /// Writes r4 bytes of r7.

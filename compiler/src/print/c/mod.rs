@@ -211,7 +211,7 @@ fn kernel(program: &Program, name: &str, function: &Function) -> templates::Kern
     let assembly = function.assembly().expect("kernels are functions of assembly");
     let symbol = format!("{}_{name}", program.name);
     templates::Kernel {
-        doc: comment_lines(&assembly.doc),
+        doc: comment_lines(&[assembly.doc.join(" ")]),
         prototype: format!("void {symbol}({})", parameters(function)),
         directives: assembly.dialect.directives(),
         lines: assembly.lines(),

@@ -151,7 +151,7 @@ fn model(program: &Program, interface: &Interface, variants: &Variants) -> Vec<T
         |steps: &[Step]| -> TokenStream { steps.iter().map(|step| print_step(program, step, variants)).collect() };
     let (mut items, passed) = match interface.arena {
         ArenaMode::Static => (owning_model(program), uses_arena.then(|| quote!(&mut self.arena,))),
-        ArenaMode::Caller => (borrowing_model(), uses_arena.then(|| quote!(self.arena,))),
+        ArenaMode::Caller => (borrowing_model(program), uses_arena.then(|| quote!(self.arena,))),
     };
     let lifetime = (interface.arena == ArenaMode::Caller).then(|| quote!(<'_>));
     let levels = levels::branches(program, &quote!(#passed #names));
@@ -349,8 +349,8 @@ pub(super) fn io_parameters(program: &Program) -> TokenStream {
 
 fn owning_model(program: &Program) -> Vec<TokenStream> {
     let wide = program.all_calls().any(|call| !packed(program, call).is_empty());
-    // Wider integers are read from bytes; aligned, that takes no longer.
-    let aligned = wide.then(|| quote!(#[repr(align(8))]));
+    // Wider integers are read from bytes; aligned, that takes no longer. Assembly has to find its words aligned.
+    let aligned = (wide || has_assembly(program)).then(|| quote!(#[repr(align(8))]));
     let unused = (program.arena_bytes == 0).then(|| quote!(#[allow(dead_code)]));
     let structure = quote! {
         #[doc = " A model with its working memory, small enough to move only if [`ARENA_BYTES`] is: better kept in a `static`."]
@@ -381,7 +381,16 @@ fn owning_model(program: &Program) -> Vec<TokenStream> {
     vec![structure, constructors, default]
 }
 
-fn borrowing_model() -> Vec<TokenStream> {
+/// Whether some functions read and write whole words.
+fn has_assembly(program: &Program) -> bool {
+    program.functions.iter().any(|function| function.assembly().is_some())
+}
+
+fn borrowing_model(program: &Program) -> Vec<TokenStream> {
+    let alignment = has_assembly(program).then(|| {
+        let text = " The memory has to begin at a multiple of 8: make it a field of a structure with `repr(align(8))`.";
+        quote!(#[doc = ""] #[doc = #text])
+    });
     let structure = quote! {
         #[doc = " A model with borrowed working memory, whose contents need not be kept between inferences."]
         pub struct Model<'a> {
@@ -392,6 +401,7 @@ fn borrowing_model() -> Vec<TokenStream> {
     let constructors = quote! {
         impl<'a> Model<'a> {
             #[doc = " A model that is ready to run."]
+            #alignment
             #[must_use]
             pub const fn new(arena: &'a mut [i8; ARENA_BYTES]) -> Self {
                 Self { arena }
@@ -808,7 +818,7 @@ fn function(program: &Program, function: &Function, packed: &Packed, name: &str)
 /// A function of assembly.
 fn kernel(name: &str, function: &Function) -> TokenStream {
     let assembly = function.assembly().expect("kernels are functions of assembly");
-    let doc = verbatim(&assembly.doc);
+    let doc = verbatim(&[assembly.doc.join(" ")]);
     let name = ident(name);
     let parameters = function.params.iter().map(|param| {
         let (name, elem) = (format_ident!("_{}", param.signature.name), ident(elem_type(param.signature.elem)));
