@@ -1,6 +1,7 @@
 //! Legal, unique identifiers from the names of a model.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 /// Gives out identifiers, each once.
 #[derive(Debug, Default)]
@@ -40,6 +41,22 @@ pub fn prefix(text: &str) -> String {
         Some(first) if !first.is_ascii_alphabetic() => format!("model_{}", name.trim_start_matches('_')),
         Some(_) => name,
     }
+}
+
+/// A TOML basic string on one line: a value, or a key whatever its letters.
+pub fn toml_string(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::Method;
 use crate::diag::{Code, Diagnostic, Diagnostics, Result};
 use crate::ir::Range;
+use crate::names::toml_string;
 
 /// The smallest and largest value that were observed. Unlike a range it need not contain 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,7 +137,7 @@ impl Ranges {
         }
         text.push_str("\n[ranges]\n");
         for (name, entry) in &self.entries {
-            let _ = writeln!(text, "{} = {}", quote(name), inline_table(entry));
+            let _ = writeln!(text, "{} = {}", toml_string(name), inline_table(entry));
         }
         text
     }
@@ -197,12 +198,12 @@ fn head() -> String {
 }
 
 fn origin_table(origin: &Origin) -> String {
-    let data: Vec<String> = origin.data.iter().map(|name| quote(name)).collect();
+    let data: Vec<String> = origin.data.iter().map(|name| toml_string(name)).collect();
     let mut text = String::from("[origin]\n");
-    let _ = writeln!(text, "tool = {}", quote(&origin.tool));
-    let _ = writeln!(text, "model = {}", quote(&origin.model));
-    let _ = writeln!(text, "model-sha256 = {}", quote(&origin.model_sha256));
-    let _ = writeln!(text, "method = {}", quote(&origin.method.to_string()));
+    let _ = writeln!(text, "tool = {}", toml_string(&origin.tool));
+    let _ = writeln!(text, "model = {}", toml_string(&origin.model));
+    let _ = writeln!(text, "model-sha256 = {}", toml_string(&origin.model_sha256));
+    let _ = writeln!(text, "method = {}", toml_string(&origin.method.to_string()));
     let _ = writeln!(text, "data = [{}]", data.join(", "));
     let _ = writeln!(text, "samples = {}", origin.samples);
     text
@@ -213,22 +214,6 @@ fn inline_table(entry: &Entry) -> String {
     let Some(observed) = entry.observed else { return format!("{{ {range} }}") };
     let spread = observed.spread.map_or(String::new(), |spread| format!(", spread = {spread:?}"));
     format!("{{ {range}, observed = [{:?}, {:?}]{spread} }}", observed.min, observed.max)
-}
-
-/// A TOML basic string.
-fn quote(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn read_origin(text: &str, table: OriginTable) -> Result<Origin> {

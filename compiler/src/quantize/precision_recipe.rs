@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::precision::{LayerPrecision, Precisions};
 use crate::diag::{Code, Diagnostic, Result};
 use crate::ir::DType;
+use crate::names::toml_string;
 
 /// The contents of a recipe; what is missing is left to the command line, and then to the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,10 +103,10 @@ impl PrecisionRecipe {
         };
         text += &types(self.activations, self.weights);
         for (name, layer) in &self.layers {
-            text += &format!("\n[layers.{}]\n{}", quote(name), types(layer.activations, layer.weights));
+            text += &format!("\n[layers.{}]\n{}", toml_string(name), types(layer.activations, layer.weights));
         }
         for (name, &dtype) in &self.tensors {
-            text += &format!("\n[tensors.{}]\n{}", quote(name), types(Some(dtype), None));
+            text += &format!("\n[tensors.{}]\n{}", toml_string(name), types(Some(dtype), None));
         }
         text
     }
@@ -119,11 +120,6 @@ impl PrecisionRecipe {
             layers: self.layers,
         }
     }
-}
-
-/// A name as a key.
-fn quote(name: &str) -> String {
-    toml::Value::String(name.to_owned()).to_string()
 }
 
 fn not_a_recipe(text: &str, error: &toml::de::Error) -> Diagnostic {

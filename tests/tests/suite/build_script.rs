@@ -28,10 +28,10 @@ fn samples(dims: &[usize]) -> Vec<u8> {
 }
 
 fn folder() -> Folder {
-    let gelu = Onnx::new(20).input("x", &[1, 4]).node("Gelu", &["x"], &["y"]).output("y");
+    let det = Onnx::new(20).input("x", &[1, 4]).node("Det", &["x"], &["y"]).output("y");
     Folder::with(vec![
         ("m.onnx", model().bytes()),
-        ("gelu.onnx", gelu.bytes()),
+        ("det.onnx", det.bytes()),
         ("x.npy", samples(&[20, 4])),
         ("wide.npy", samples(&[20, 5])),
         ("folder/a.npy", samples(&[20, 4])),
@@ -65,7 +65,7 @@ fn the_pure_function_gives_files_facts_and_what_was_read() {
     assert_eq!(generated.report.target, "cortex-m4");
     assert_eq!(
         folder.list("."),
-        ["folder", "gelu.onnx", "m.onnx", "units.npy", "wide.npy", "x.npy"],
+        ["det.onnx", "folder", "m.onnx", "units.npy", "wide.npy", "x.npy"],
         "nothing is written"
     );
 }
@@ -121,7 +121,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CASE");
     match std::env::var("CASE").unwrap().as_str() {
         "missing" => Build::new("gone.onnx").ranges("m.ranges.toml").run(),
-        "unsupported" => Build::new("gelu.onnx").ranges("m.ranges.toml").run(),
+        "unsupported" => Build::new("det.onnx").ranges("m.ranges.toml").run(),
         "compiler" => {
             std::env::set_var("CC", "no-such-compiler");
             Build::new("m.onnx").ranges("m.ranges.toml").language(Language::C).run();
@@ -203,7 +203,7 @@ fn build_scripts_compile_models_and_explain_problems() {
     let folder = project();
     for (case, wanted) in [
         ("missing", ["error[io]: the file cannot be read", "--> gone.onnx", "= help: check the path"]),
-        ("unsupported", ["error[unsupported-op]: ", "`Gelu`", "--> gelu.onnx: "]),
+        ("unsupported", ["error[unsupported-op]: ", "`Det`", "--> det.onnx: "]),
         ("compiler", ["error[build-script]: the C of `m` cannot be compiled", "no-such-compiler", "= help: install"]),
     ] {
         let (success, printed) = run(&folder, case, &["build"]);
