@@ -93,28 +93,18 @@ struct Sums<'a> {
 impl Sums<'_> {
     /// Where the only element is.
     fn copied(&self, f: &FunctionBuilder, at: &[Affine]) -> Expr {
-        let mut plain = Affine::default();
-        let mut looked_up = vec![];
-        for (axis, position) in self.axes.iter().zip(at) {
-            match axis.taps {
-                Some((_, sources)) => looked_up.push(f.load(sources, position.clone())),
-                None => plain = plain + position.clone() * axis.stride as i64,
-            }
-        }
-        looked_up.into_iter().fold(Expr::Index(plain), Expr::add)
+        place(f, self.axes.iter().zip(at))
     }
 
     /// The sum over the taps of all axes with weights, the copies' places known.
     fn weighted(&self, f: &mut FunctionBuilder, at: &[Affine]) -> Expr {
-        let mut start = Expr::Index(Affine::default());
-        let mut weighted = vec![];
-        for (axis, position) in self.axes.iter().zip(at) {
-            match (axis.taps, axis.weights) {
-                (Some((taps, sources)), Some(weights)) => weighted.push((axis, taps, sources, weights, position)),
-                (Some((_, sources)), None) => start = start.add(f.load(sources, position.clone())),
-                (None, _) => start = start.add(Expr::Index(position.clone() * axis.stride as i64)),
-            }
-        }
+        let axes = || self.axes.iter().zip(at);
+        let weighted = axes().filter_map(|(axis, position)| {
+            let ((taps, sources), weights) = (axis.taps?, axis.weights?);
+            Some((axis, taps, sources, weights, position))
+        });
+        let weighted: Vec<_> = weighted.collect();
+        let start = place(f, axes().filter(|(axis, _)| axis.taps.is_none() || axis.weights.is_none()));
         let start = f.bind("start", Type::I32, start);
         self.sum(f, &weighted, start)
     }
@@ -137,4 +127,17 @@ impl Sums<'_> {
         });
         Expr::Reg(acc)
     }
+}
+
+/// Where elements are copied from along some axes: looked up, or as far as the result's.
+fn place<'a>(f: &FunctionBuilder, axes: impl Iterator<Item = (&'a Axis, &'a Affine)>) -> Expr {
+    let mut plain = Affine::default();
+    let mut looked_up = vec![];
+    for (axis, position) in axes {
+        match axis.taps {
+            Some((_, sources)) => looked_up.push(f.load(sources, position.clone())),
+            None => plain = plain + position.clone() * axis.stride as i64,
+        }
+    }
+    looked_up.into_iter().fold(Expr::Index(plain), Expr::add)
 }

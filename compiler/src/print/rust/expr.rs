@@ -103,6 +103,9 @@ pub fn print(names: &Names, expr: &Expr) -> (String, Strength) {
         Expr::Add(a, b) | Expr::Sub(a, b) if is_number(b, 0) => print(names, a),
         Expr::Mul(a, b) if is_number(b, 1) => print(names, a),
         Expr::Mul(a, b) if is_number(a, 1) => print(names, b),
+        Expr::Mul(a, b) if is_number(b, -1) => {
+            (format!("-{}", at_least(print(names, a), Strength::Prefix)), Strength::Prefix)
+        }
         Expr::Add(a, b) => match **b {
             // A negative literal reads better as a subtraction.
             Expr::Const(ty, value) if value < 0 && value != i64::MIN => {
@@ -256,6 +259,9 @@ pub fn loader(elem: Elem) -> String {
 /// A computed index. The program's checker has proven that it lies inside; where rustc could not see that from the
 /// expression alone, it is told once more.
 fn lookup_index(names: &Names, value: &Expr, len: usize) -> String {
+    if let Expr::Const(_, value) = value {
+        return value.to_string();
+    }
     let text = at_least(print(names, value), Strength::Cast);
     let visible = visible(names, value);
     if visible.lo >= 0 && visible.hi < len as i128 {

@@ -17,7 +17,7 @@ fn item(tokens: &TokenStream) -> String {
     let file =
         syn::parse2(tokens.clone()).unwrap_or_else(|error| panic!("printed items are Rust: {error} in {tokens}"));
     let text = prettyplease::unparse(&file);
-    space_functions(&comments(&join_signatures(&text)))
+    space_functions(&comments(&join_stores(&join_signatures(&text))))
 }
 
 /// Calls of the comment macro become comments; long ones have been broken over three lines.
@@ -65,6 +65,27 @@ fn join_signatures(text: &str) -> String {
         let joined = format!("{line}{}{}", parameters.join(" ").trim_end_matches(','), end.trim_start());
         result += &if joined.len() <= RUSTFMT_LINE { joined } else { broken.join("\n") };
         result.push('\n');
+    }
+    result
+}
+
+/// Stores that have been broken before a cast, or around the argument of a call, although rustfmt would not.
+fn join_stores(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut result = String::new();
+    let mut rest = &lines[..];
+    while let [line, behind @ ..] = rest {
+        let (joined, used) = match behind {
+            [cast, ..] if cast.trim_start().starts_with("as ") => (format!("{line} {}", cast.trim_start()), 1),
+            [value, end, ..] if line.ends_with('(') && line.contains(" = store_") && end.trim() == ");" => {
+                (format!("{line}{});", value.trim().trim_end_matches(',')), 2)
+            }
+            _ => ((*line).to_owned(), 0),
+        };
+        let (text, used) = if joined.len() <= RUSTFMT_LINE { (joined, used) } else { ((*line).to_owned(), 0) };
+        result += &text;
+        result.push('\n');
+        rest = &behind[used..];
     }
     result
 }

@@ -488,7 +488,8 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     let width: usize = args.iter().map(|arg| arg.to_string().replace(' ', "").len() + 3).sum();
     if width > CALL {
         for ((arg, param), place) in args.iter_mut().zip(&function.params).zip(&call.args) {
-            if place.memory == Memory::Arena && param.access == Access::Read {
+            let is_long = param.access == Access::Read || param.signature.elem.bytes() > 1;
+            if place.memory == Memory::Arena && is_long {
                 let name = ident(&param.signature.name);
                 lets.extend(quote!(let #name = #arg;));
                 *arg = quote!(#name);
