@@ -352,7 +352,7 @@ impl<'a> Kernel<'a> {
         let rest = at.sub(segment.clone().mul(Expr::i32(1 << SEGMENT)));
         let rest = f.bind("rest", Type::I32, rest.max(Expr::i32(0)).min(Expr::i32((1 << SEGMENT) - 1)));
         let first = f.bind("first", Type::I32, f.lookup(self.points[which], segment.clone()));
-        let second = f.lookup(self.points[which], segment.add(Expr::i32(1)));
+        let second = f.bind("second", Type::I32, f.lookup(self.points[which], segment.add(Expr::i32(1))));
         let slope = second.sub(first.clone()).mul(rest).add(Expr::i32(1 << (SEGMENT - 1))).shr(SEGMENT);
         f.bind("active", Type::I64, first.add(slope).cast(Type::I64))
     }

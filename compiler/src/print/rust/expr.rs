@@ -259,10 +259,10 @@ pub fn loader(elem: Elem) -> String {
 /// A computed index. The program's checker has proven that it lies inside; where rustc could not see that from the
 /// expression alone, it is told once more.
 fn lookup_index(names: &Names, value: &Expr, len: usize) -> String {
-    if let Expr::Const(_, value) = value {
-        return value.to_string();
-    }
     let text = at_least(print(names, value), Strength::Cast);
+    if text.parse::<usize>().is_ok() {
+        return text;
+    }
     let visible = visible(names, value);
     if visible.lo >= 0 && visible.hi < len as i128 {
         format!("{text} as usize")
