@@ -59,6 +59,24 @@ pub fn mixed(frontend: &Frontend, seed: u64) -> Settings {
     Settings { precisions }
 }
 
+/// Every layer whose input can have 16 bits is dynamic; results have 8 or 16 bits.
+pub fn dynamic(frontend: &Frontend, activations: DType) -> Settings {
+    let mut precisions = Precisions { activations, ..Precisions::default() };
+    let graph = &frontend.fused;
+    for id in graph.topological() {
+        let node = graph.node(id);
+        if !matches!(node.op, FloatOp::Conv(_) | FloatOp::Linear(_)) {
+            continue;
+        }
+        let input = graph.node(graph.operands(id)[0]);
+        if let Some(origin) = node.origin.first().filter(|_| input.op.is_wide()) {
+            let layer = LayerPrecision { dynamic: true, ..LayerPrecision::default() };
+            precisions.layers.insert(origin.node.clone(), layer);
+        }
+    }
+    Settings { precisions }
+}
+
 /// Opens samples for a model.
 pub fn open_samples(frontend: &Frontend, path: &Path, preprocess: Preprocess) -> Result<SampleSet> {
     let inputs =

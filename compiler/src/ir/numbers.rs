@@ -34,6 +34,12 @@ impl Range {
         Range { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
 
+    /// Both ends times `factor`, which is positive; ends that no `f32` holds become the largest.
+    pub fn scaled(self, factor: f32) -> Range {
+        let end = |end: f32| (end * factor).clamp(f32::MIN, f32::MAX);
+        Range { min: end(self.min), max: end(self.max) }
+    }
+
     /// Largest absolute value.
     pub fn magnitude(self) -> f32 {
         self.max.max(-self.min)

@@ -8,6 +8,7 @@ mod broadcast;
 mod common;
 mod conv;
 mod dsp;
+mod dynamic;
 mod elementwise;
 mod gather;
 mod lead;
@@ -130,6 +131,21 @@ const LOOPS: &[Kernel] = &[
         "rescale",
         |layer, _| matches!(layer.work, Work::Operator(QuantOp::Rescale(_))),
         elementwise::build_rescale,
+    ),
+    portable(
+        "magnitude",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::Magnitude(_))),
+        dynamic::build_magnitude,
+    ),
+    portable(
+        "dynamic_quantize",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::DynamicQuantize(_))),
+        dynamic::build_quantize,
+    ),
+    portable(
+        "dynamic_dequantize",
+        |layer, _| matches!(layer.work, Work::Operator(QuantOp::DynamicDequantize(_))),
+        dynamic::build_dequantize,
     ),
     portable("add", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Add(_))), elementwise::build_add),
     portable("mul", |layer, _| matches!(layer.work, Work::Operator(QuantOp::Mul(_))), elementwise::build_mul),

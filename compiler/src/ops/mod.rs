@@ -16,6 +16,8 @@ pub mod conv_transpose;
 pub mod curve;
 pub mod depth_to_space;
 pub mod div;
+pub mod dynamic_dequantize;
+pub mod dynamic_quantize;
 pub mod export;
 pub mod extreme;
 pub mod fixed_sum;
@@ -26,6 +28,7 @@ pub mod interleave;
 pub mod linear;
 pub mod log_softmax;
 pub mod lrn;
+pub mod magnitude;
 pub mod mask;
 pub mod matmul;
 pub mod max_pool;
@@ -363,6 +366,9 @@ ops!(
     Table(unary::Table),
     Curve(curve::Curve),
     Rescale(rescale::Rescale),
+    Magnitude(magnitude::Magnitude),
+    DynamicQuantize(dynamic_quantize::DynamicQuantize),
+    DynamicDequantize(dynamic_dequantize::DynamicDequantize),
     Add(add::QAdd),
     Mul(mul::QMul),
     MatMul(matmul::QMatMul),

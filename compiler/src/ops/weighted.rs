@@ -402,7 +402,7 @@ fn products_fit(most: i128, factor: i128, wide: bool) -> bool {
     most * factor < i128::from(i64::MAX / 2) || wide && factor < 1 << 45 && ((most >> 16) + 1) * factor < 1 << 61
 }
 
-pub(super) fn too_narrow() -> Problem {
+pub(crate) fn too_narrow() -> Problem {
     let message = "the range of the result is far too narrow for what the layer computes".to_owned();
     Problem { code: Code::InvalidRange, message, help: None }
         .help("calibrate again, or correct the entry of this tensor in the ranges file")

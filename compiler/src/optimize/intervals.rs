@@ -9,7 +9,9 @@ use super::{axes, products};
 use crate::ir::{Clamp, Graph, Interval, Multiplier, NodeId, Quant, QuantType, Shape};
 use crate::ops::QuantOp;
 use crate::ops::average_pool::{QAveragePool, divisor};
+use crate::ops::dynamic_quantize::DynamicQuantize;
 use crate::ops::fixed_sum::{FixedSum, Precision};
+use crate::ops::magnitude::Magnitude;
 use crate::ops::pad::{PadMode, QPad};
 
 /// What is known of the elements of a tensor.
@@ -136,6 +138,10 @@ pub fn result(op: &QuantOp, operands: &[Operand], result: &QuantType) -> Bounds 
         }),
         QuantOp::Rescale(rescale) => {
             operands[0].bounds.map(|x| summed(&rescale.sum, &[x], rescale.precision, rescale.clamp))
+        }
+        QuantOp::Magnitude(_) => Bounds::uniform(shape, Interval::new(1, Magnitude::MOST)),
+        QuantOp::DynamicQuantize(_) => {
+            Bounds::uniform(shape, Interval::new(-DynamicQuantize::MOST, DynamicQuantize::MOST))
         }
         QuantOp::Add(add) => broadcast(operands, shape, |a, b| summed(&add.sum, &[a, b], add.precision, add.clamp)),
         QuantOp::Mul(mul) => broadcast(operands, shape, |a, b| {

@@ -3,6 +3,7 @@
 //! First every tensor gets scale and zero point (`params`), then every operator becomes its integer form.
 //! A tensor whose range is too narrow for a scale becomes an exact constant.
 
+mod dynamic;
 mod params;
 mod precision;
 mod precision_recipe;
@@ -93,20 +94,7 @@ impl Quantizer<'_> {
                 *operand = self.narrowed(*operand, source, &node.name)?;
             }
         }
-        let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
-        let site = Site {
-            operands: types,
-            result: &value,
-            weights: self.wanted.weights[&id],
-            ranges: self.ranges,
-            numerics: self.numerics,
-        };
-        let op = match self.assigned.types[&id] {
-            Assignment::Zero => zeros(&value),
-            Assignment::Params(..) | Assignment::Index => {
-                node.op.quantize(&site).map_err(|problem| self.diagnostic(problem, id))?
-            }
-        };
+        let op = self.operator(id, &mut operands, &value)?;
         if self.is_already_quantized(id, operands.first().copied()) {
             self.ids.insert(id, operands[0]);
             return Ok(());
@@ -120,6 +108,28 @@ impl Quantizer<'_> {
         let quantized = if is_input { self.result.add_input(node) } else { self.result.add(node, &operands) };
         self.ids.insert(id, quantized);
         Ok(())
+    }
+
+    /// The operator on integers. What has to be computed before it is added to the graph, and becomes its operands.
+    fn operator(&mut self, id: NodeId, operands: &mut Vec<NodeId>, value: &QuantType) -> diag::Result<QuantOp> {
+        if self.assigned.types[&id] == Assignment::Zero {
+            return Ok(zeros(value));
+        }
+        if self.wanted.dynamic.contains(&id) {
+            let (op, parts) = self.dynamic(id, operands[0], value)?;
+            *operands = parts;
+            return Ok(op);
+        }
+        let types: Vec<&QuantType> = operands.iter().map(|&operand| &self.result.node(operand).value).collect();
+        let site = Site {
+            operands: types,
+            result: value,
+            weights: self.wanted.weights[&id],
+            ranges: self.ranges,
+            numerics: self.numerics,
+        };
+        let op = self.source.node(id).op.quantize(&site);
+        Ok(op.map_err(|problem| self.diagnostic(problem, id))?)
     }
 
     /// Whether a quantization that the model prescribes finds its operand with these very parameters. An output that would

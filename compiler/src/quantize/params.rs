@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::dynamic::HEADROOM;
 use super::precision::{Precisions, Wanted};
 use super::{resolution, without_range};
 use crate::calibrate::Ranges;
@@ -83,7 +84,11 @@ pub fn assign(
                 (None, Some(range)) => {
                     let default = || resolution::narrowest(graph, id, ranges, precisions.activations);
                     let dtype = dtype.unwrap_or_else(default);
-                    own(node, unclipped(range, node, ranges, dtype), dtype, problems)
+                    let mut range = unclipped(range, node, ranges, dtype);
+                    if wanted.dynamic_inputs.contains(&id) {
+                        range = range.scaled(HEADROOM);
+                    }
+                    own(node, range, dtype, problems)
                 }
                 (None, None) => {
                     missing.push(node.observed.as_deref().unwrap_or(&node.name));

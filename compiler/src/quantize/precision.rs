@@ -1,6 +1,6 @@
 //! Which element type every tensor and every layer's weights get.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diag::{Code, Diagnostic, Diagnostics, closest};
 use crate::ir::{DType, Float, Graph, Node, NodeId};
@@ -26,6 +26,8 @@ pub struct LayerPrecision {
     pub activations: Option<DType>,
     /// Type of its weights.
     pub weights: Option<DType>,
+    /// Whether its input is scaled in every inference.
+    pub dynamic: bool,
 }
 
 impl Default for Precisions {
@@ -41,6 +43,10 @@ pub struct Wanted {
     pub activations: BTreeMap<NodeId, DType>,
     /// Of weights, for every node.
     pub weights: BTreeMap<NodeId, DType>,
+    /// Layers whose input is scaled in every inference.
+    pub dynamic: BTreeSet<NodeId>,
+    /// The tensors that these inputs come from.
+    pub dynamic_inputs: BTreeSet<NodeId>,
 }
 
 /// Finds the nodes that the names mean. Names that mean none, or demands that contradict each other, are problems.
@@ -64,12 +70,17 @@ pub fn resolve(graph: &Graph<Float>, precisions: &Precisions, problems: &mut Dia
         if let Some(dtype) = layer.activations {
             demand(graph, id, dtype, &mut wanted, problems);
         }
-        if let Some(dtype) = layer.weights {
-            let has_weights = |node: &Node<Float>| matches!(node.op, FloatOp::Conv(_) | FloatOp::Linear(_));
-            match find(graph, |node| is_part(node) && has_weights(node)) {
-                Some(id) => drop(wanted.weights.insert(id, dtype)),
-                None => problems.push(no_weights(graph.node(id), name)),
-            }
+        let has_weights = |node: &Node<Float>| matches!(node.op, FloatOp::Conv(_) | FloatOp::Linear(_));
+        let weighted = find(graph, |node| is_part(node) && has_weights(node));
+        match (weighted, layer.weights) {
+            (Some(id), Some(dtype)) => drop(wanted.weights.insert(id, dtype)),
+            (None, Some(_)) => problems.push(no_weights(graph.node(id), name, "a type of weights")),
+            (_, None) => {}
+        }
+        match weighted {
+            Some(id) if layer.dynamic => demand_dynamic(graph, id, &mut wanted, problems),
+            None if layer.dynamic => problems.push(no_weights(graph.node(id), name, "a dynamic input")),
+            _ => {}
         }
     }
     wanted
@@ -90,10 +101,7 @@ fn demand(graph: &Graph<Float>, id: NodeId, dtype: DType, wanted: &mut Wanted, p
         );
         return;
     }
-    let mut source = id;
-    while graph.node(source).op.params_rule() == ParamsRule::SameAsOperand {
-        source = graph.operands(source)[0];
-    }
+    let source = source(graph, id);
     if let Some(other) = wanted.activations.insert(source, dtype).filter(|&other| other != dtype) {
         problems.push(
             Diagnostic::error(Code::RecipeFile, format!("the recipe asks for {dtype} and for {other}"))
@@ -101,6 +109,22 @@ fn demand(graph: &Graph<Float>, id: NodeId, dtype: DType, wanted: &mut Wanted, p
                 .help("the elements of this tensor are only moved by the layers behind it: give all of these one type"),
         );
     }
+}
+
+/// The tensor that the elements of a tensor come from.
+fn source(graph: &Graph<Float>, mut id: NodeId) -> NodeId {
+    while graph.node(id).op.params_rule() == ParamsRule::SameAsOperand {
+        id = graph.operands(id)[0];
+    }
+    id
+}
+
+/// A dynamic layer reads 16 bits, of which every inference uses those it needs.
+fn demand_dynamic(graph: &Graph<Float>, id: NodeId, wanted: &mut Wanted, problems: &mut Diagnostics) {
+    let input = graph.operands(id)[0];
+    demand(graph, input, DType::I16, wanted, problems);
+    wanted.dynamic.insert(id);
+    wanted.dynamic_inputs.insert(source(graph, input));
 }
 
 fn unknown_tensor(graph: &Graph<Float>, name: &str) -> Diagnostic {
@@ -126,9 +150,9 @@ fn with_suggestion(diagnostic: Diagnostic, name: &str, names: Vec<String>) -> Di
     }
 }
 
-fn no_weights(node: &Node<Float>, name: &str) -> Diagnostic {
-    Diagnostic::error(Code::RecipeFile, "the recipe gives this layer a type of weights, and it has none")
+fn no_weights(node: &Node<Float>, name: &str, what: &str) -> Diagnostic {
+    Diagnostic::error(Code::RecipeFile, format!("the recipe gives this layer {what}, and it has no weights"))
         .node(name)
         .tensor(&node.name)
-        .help("weight_bits is for convolutions and products with constant weights")
+        .help("weight_bits and dynamic are for convolutions and products with constant weights")
 }

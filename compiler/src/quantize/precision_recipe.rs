@@ -46,6 +46,8 @@ enum Activations {
 struct Layer {
     activations: Option<Activations>,
     weight_bits: Option<u8>,
+    #[serde(default)]
+    dynamic: bool,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +85,8 @@ impl PrecisionRecipe {
         let bits = |bits: Option<u8>| bits.map(weight_type).transpose();
         let layer = |(name, layer): (String, Layer)| {
             let weights = bits(layer.weight_bits)?;
-            Ok((name, LayerPrecision { activations: layer.activations.map(Activations::dtype), weights }))
+            let activations = layer.activations.map(Activations::dtype);
+            Ok((name, LayerPrecision { activations, weights, dynamic: layer.dynamic }))
         };
         Ok(PrecisionRecipe {
             activations: file.activations.map(Activations::dtype),
@@ -104,6 +107,9 @@ impl PrecisionRecipe {
         text += &types(self.activations, self.weights);
         for (name, layer) in &self.layers {
             text += &format!("\n[layers.{}]\n{}", toml_string(name), types(layer.activations, layer.weights));
+            if layer.dynamic {
+                text += "dynamic = true\n";
+            }
         }
         for (name, &dtype) in &self.tensors {
             text += &format!("\n[tensors.{}]\n{}", toml_string(name), types(Some(dtype), None));
@@ -128,7 +134,7 @@ fn not_a_recipe(text: &str, error: &toml::de::Error) -> Diagnostic {
     let message = line.map_or(message.to_owned(), |line| format!("line {line}: {message}"));
     Diagnostic::error(Code::RecipeFile, message).help(
         "a recipe has `activations` (\"int8\" or \"int16\") and `weight_bits` (8 or 4), for the whole model and in tables \
-         like [layers.\"/conv1/Conv\"]; tables like [tensors.\"/conv1/Relu_output_0\"] have `activations`",
+         like [layers.\"/conv1/Conv\"], which can also have `dynamic` (true or false); tables like [tensors.\"/conv1/Relu_output_0\"] have `activations`",
     )
 }
 
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_recipe_is_what_its_text_says() {
-        let layer = LayerPrecision { activations: Some(DType::I16), weights: Some(DType::I4) };
+        let layer = LayerPrecision { activations: Some(DType::I16), weights: Some(DType::I4), dynamic: true };
         let recipe = PrecisionRecipe {
             activations: Some(DType::I8),
             weights: None,

@@ -344,6 +344,10 @@ const CASES: &[Case] = &[
         let recipe = "[layers.\"/y\"]\nweight_bits = 4\n";
         vec![("m.onnx", model.bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", recipe.into())]
     }),
+    error(Code::RecipeFile, "dynamic_without_weights", RECIPE, || {
+        let recipe = "[layers.\"/y\"]\ndynamic = true\n";
+        vec![("m.onnx", relu(Onnx::default()).bytes()), ("x.npy", samples(8, &[4])), ("m.recipe.toml", recipe.into())]
+    }),
     error(Code::RecipeFile, "of_two_minds", RECIPE, || {
         let model = Onnx::default()
             .input("x", &[1, 4])

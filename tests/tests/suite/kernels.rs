@@ -8,14 +8,14 @@ use std::sync::LazyLock;
 use anyhow::{Context as _, Result};
 use ptqc::calibrate::{Entry, Method, Origin, Ranges};
 use ptqc::driver::{self, Build, Frontend, Options};
-use ptqc::ir::{QuantType, Range};
+use ptqc::ir::{DType, QuantType, Range};
 use ptqc::kernels;
 use ptqc::plan::Goal;
 use ptqc::print::{ArenaMode, Language};
 use ptqc::quantize::Settings;
 use ptqc_target_runtimes::{Feature, TARGETS, Target};
 use ptqc_tests::batch;
-use ptqc_tests::case::{Tensors, evaluate_all, load, mixed};
+use ptqc_tests::case::{Tensors, dynamic, evaluate_all, load, mixed};
 use ptqc_tests::image::{self, Code, Member};
 use ptqc_tests::onnx::{Attr, Onnx, numbers};
 use ptqc_tests::rust;
@@ -600,11 +600,24 @@ fn mixes() -> Vec<Layer> {
         layer.name = format!("mixed_{}", layer.name);
         layer.settings = mixed(&layer.frontend, seed);
     }
+    layers.extend(dynamic_layers());
     layers.push(wide_sums());
     let count = layers.len();
     // Ranges that are as narrow as 8 bits allow are too narrow for results of 16.
     layers.retain(|layer| !layer.is_refused());
     assert!(10 * layers.len() >= 9 * count, "{} of {count} layers are left", layers.len());
+    layers
+}
+
+/// Layers whose input is scaled in every inference.
+fn dynamic_layers() -> Vec<Layer> {
+    let mut layers: Vec<Layer> = FAMILIES.iter().map(|family| family.layer(2)).collect();
+    layers.extend((6..9).map(linear));
+    layers.extend((6..8).map(residual));
+    for (types, layer) in [DType::I8, DType::I16].into_iter().cycle().zip(&mut layers) {
+        layer.name = format!("dynamic_{}", layer.name);
+        layer.settings = dynamic(&layer.frontend, types);
+    }
     layers
 }
 

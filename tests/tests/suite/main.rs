@@ -6,6 +6,7 @@ mod bench;
 mod build_script;
 mod commands;
 mod diagnostics;
+mod dynamic;
 mod examples;
 mod figures;
 mod kernels;
