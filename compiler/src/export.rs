@@ -24,7 +24,10 @@ fn qdq(fused: &Checked<Graph<Float>>, graph: &Checked<Graph<Quant>>) -> diag::Re
     let reals: BTreeMap<&str, &FloatOp> =
         fused.topological().into_iter().map(|id| (fused.node(id).name.as_str(), &fused.node(id).op)).collect();
     let mut writer = Writer { graph, export: Export::default(), names: BTreeMap::new() };
-    let mut problems = Diagnostics::default();
+    let mut problems = dynamic_layers(graph);
+    if problems.has_errors() {
+        return Err(problems);
+    }
     for id in graph.topological() {
         let node = graph.node(id);
         if let Err(problem) = writer.node(id, reals.get(node.name.as_str()).copied()) {
@@ -35,6 +38,18 @@ fn qdq(fused: &Checked<Graph<Float>>, graph: &Checked<Graph<Quant>>) -> diag::Re
     }
     let graph = writer.finish();
     problems.into_result(graph)
+}
+
+/// An error for every layer that scales its input in every inference: QDQ form has fixed scales.
+fn dynamic_layers(graph: &Graph<Quant>) -> Diagnostics {
+    let mut problems = Diagnostics::default();
+    for node in graph.topological().into_iter().map(|id| graph.node(id)) {
+        if let (QuantOp::DynamicDequantize(_), Some(origin)) = (&node.op, node.origin.first()) {
+            let problem = Problem::unsupported("QDQ form has no layers whose input is scaled in every inference");
+            problems.push(problem.help("leave `dynamic` out of the recipe").at(&origin.node, &node.name));
+        }
+    }
+    problems
 }
 
 struct Writer<'a> {

@@ -12,10 +12,6 @@ use crate::ops::dynamic_quantize::DynamicQuantize;
 use crate::ops::magnitude::Magnitude;
 use crate::ops::{FloatOp, Problem, QuantOp, Site, weighted};
 
-/// How much larger than in calibration the input of a dynamic layer may be before it saturates: such inputs are what
-/// the mode is for. Of its 16 bits, 14 are left for what calibration has seen.
-pub const HEADROOM: f32 = 4.0;
-
 /// A layer with weights, taken apart.
 struct Parts<'a> {
     /// Without bias and activation.

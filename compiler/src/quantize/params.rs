@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::dynamic::HEADROOM;
 use super::precision::{Precisions, Wanted};
 use super::{resolution, without_range};
 use crate::calibrate::Ranges;
@@ -84,11 +83,7 @@ pub fn assign(
                 (None, Some(range)) => {
                     let default = || resolution::narrowest(graph, id, ranges, precisions.activations);
                     let dtype = dtype.unwrap_or_else(default);
-                    let mut range = unclipped(range, node, ranges, dtype);
-                    if wanted.dynamic_inputs.contains(&id) {
-                        range = range.scaled(HEADROOM);
-                    }
-                    own(node, range, dtype, problems)
+                    own(node, unclipped(range, node, ranges, dtype), dtype, problems)
                 }
                 (None, None) => {
                     missing.push(node.observed.as_deref().unwrap_or(&node.name));
@@ -219,11 +214,18 @@ fn own(node: &Node<Float>, range: Range, dtype: DType, problems: &mut Diagnostic
     }
 }
 
-/// With more than 8 bits there is no need to clip what calibration has seen.
+/// How much larger than in calibration a tensor of more than 8 bits may be before it saturates. Of 16 bits, 14 are left for
+/// what calibration has seen: still 64 times finer than 8.
+const HEADROOM: f32 = 4.0;
+
+/// With more than 8 bits there is no need to clip what calibration has seen, nor what goes somewhat beyond.
 fn unclipped(range: Range, node: &Node<Float>, ranges: &Ranges, dtype: DType) -> Range {
+    if dtype.bits() <= 8 || matches!(node.op, FloatOp::Constant(_)) {
+        return range;
+    }
     let entry = node.observed.as_ref().and_then(|name| ranges.entry(name));
-    let observed = entry.and_then(|entry| entry.observed).filter(|_| dtype.bits() > 8);
-    observed.and_then(|seen| Range::new(seen.min(), seen.max())).map_or(range, |seen| range.union(seen))
+    let seen = entry.and_then(|entry| entry.observed).and_then(|seen| Range::new(seen.min(), seen.max()));
+    seen.map_or(range, |seen| range.union(seen)).scaled(HEADROOM)
 }
 
 /// The observed range; for a tensor that the ONNX model does not have, what follows from its neighbours.

@@ -45,8 +45,6 @@ pub struct Wanted {
     pub weights: BTreeMap<NodeId, DType>,
     /// Layers whose input is scaled in every inference.
     pub dynamic: BTreeSet<NodeId>,
-    /// The tensors that these inputs come from.
-    pub dynamic_inputs: BTreeSet<NodeId>,
 }
 
 /// Finds the nodes that the names mean. Names that mean none, or demands that contradict each other, are problems.
@@ -101,7 +99,10 @@ fn demand(graph: &Graph<Float>, id: NodeId, dtype: DType, wanted: &mut Wanted, p
         );
         return;
     }
-    let source = source(graph, id);
+    let mut source = id;
+    while graph.node(source).op.params_rule() == ParamsRule::SameAsOperand {
+        source = graph.operands(source)[0];
+    }
     if let Some(other) = wanted.activations.insert(source, dtype).filter(|&other| other != dtype) {
         problems.push(
             Diagnostic::error(Code::RecipeFile, format!("the recipe asks for {dtype} and for {other}"))
@@ -111,20 +112,11 @@ fn demand(graph: &Graph<Float>, id: NodeId, dtype: DType, wanted: &mut Wanted, p
     }
 }
 
-/// The tensor that the elements of a tensor come from.
-fn source(graph: &Graph<Float>, mut id: NodeId) -> NodeId {
-    while graph.node(id).op.params_rule() == ParamsRule::SameAsOperand {
-        id = graph.operands(id)[0];
-    }
-    id
-}
-
 /// A dynamic layer reads 16 bits, of which every inference uses those it needs.
 fn demand_dynamic(graph: &Graph<Float>, id: NodeId, wanted: &mut Wanted, problems: &mut Diagnostics) {
     let input = graph.operands(id)[0];
     demand(graph, input, DType::I16, wanted, problems);
     wanted.dynamic.insert(id);
-    wanted.dynamic_inputs.insert(source(graph, input));
 }
 
 fn unknown_tensor(graph: &Graph<Float>, name: &str) -> Diagnostic {
