@@ -1,12 +1,14 @@
 //! A quantized graph as an ONNX model in QDQ form, which other runtimes can check or run.
 //!
 //! Every tensor is quantized and dequantized with the parameters it has; between that every operator is the one of the
-//! float graph. Inputs and outputs are reals. Weights are symmetric int8 with a scale for each channel, biases int32 with
-//! the product of both scales: what ONNX Runtime and TensorRT expect.
+//! float graph. Inputs and outputs are reals. Activations are uint8, weights symmetric int8 with a scale for each channel,
+//! biases int32 with the product of both scales: the form that ONNX Runtime computes in integers throughout. Tensors of
+//! more than 8 bits stay real.
 
 use std::collections::BTreeMap;
 
 use crate::diag::{self, Diagnostics};
+use crate::evaluate::dequantize;
 use crate::front;
 use crate::ir::{Checked, DType, Float, Graph, NodeId, Quant, RealClamp};
 use crate::ops::export::{Export, OnnxGraph};
@@ -51,8 +53,12 @@ impl Writer<'_> {
         let operands: Vec<String> = self.graph.operands(id).iter().map(|operand| self.names[operand].clone()).collect();
         let y = match (&node.op, real) {
             (QuantOp::Input(_), _) => node.name.clone(),
+            (QuantOp::Constant(constant), _) if self.stays_real(id) => {
+                let data = dequantize(self.graph, id, &constant.data);
+                self.export.floats(constant.shape.dims(), data)
+            }
             (QuantOp::Constant(constant), _) => {
-                let data = self.export.integers(constant.shape.dims(), node.value.dtype, constant.data.clone());
+                let data = self.export.bytes(constant.shape.dims(), &constant.data);
                 return self.dequantize(id, &data);
             }
             (op, Some(real)) => {
@@ -68,14 +74,21 @@ impl Writer<'_> {
             (QuantOp::Table(_), None) => operands[0].clone(),
             (op, None) => return Err(Problem::unsupported(format!("`{}` has no form on reals", op.kind()))),
         };
-        let Some(params) = node.value.params() else {
+        let Some(params) = node.value.params().filter(|_| !self.stays_real(id)) else {
             self.names.insert(id, y);
             return Ok(());
         };
-        let [scale, zero] = self.export.params(params, node.value.dtype);
+        let [scale, zero] = self.export.params(params);
         let quantized = self.export.node("QuantizeLinear", &[&y, &scale, &zero], &[]);
         self.dequantize_with(id, [&quantized, &scale, &zero]);
         Ok(())
+    }
+
+    /// Whether a tensor has more bits than `QuantizeLinear` can give in this operator set. It is written as it is on reals,
+    /// which are as fine.
+    fn stays_real(&self, id: NodeId) -> bool {
+        let value = &self.graph.node(id).value;
+        value.params().is_some() && value.dtype.bits() > 8
     }
 
     /// The fused activation, where it does more than the bounds of the integers do.
@@ -98,7 +111,7 @@ impl Writer<'_> {
     fn dequantize(&mut self, id: NodeId, data: &str) -> Result<(), Problem> {
         let value = &self.graph.node(id).value;
         let params = value.params().ok_or_else(|| Problem::unsupported("a constant holds positions"))?;
-        let [scale, zero] = self.export.params(params, value.dtype);
+        let [scale, zero] = self.export.params(params);
         self.dequantize_with(id, [data, &scale, &zero]);
         Ok(())
     }

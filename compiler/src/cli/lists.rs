@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::source::problem;
 use crate::diag::{self, Code};
-use crate::front::{QUANTIZED_OPERATORS, QuantizedOperator, REGISTRY, Row, Support};
+use crate::front::{QUANTIZED_OPERATORS, QuantizedOperator, REGISTRY, Row, Support, WRITTEN_OUT, WrittenOut};
 
 /// Options of the lists.
 #[derive(Debug, Args)]
@@ -66,8 +66,14 @@ pub fn ops(args: &ListArgs) -> diag::Result<()> {
         opsets: String::new(),
         description: operator.summary,
     };
-    let mut rows: Vec<OperatorRow> =
-        REGISTRY.iter().map(row).chain(QUANTIZED_OPERATORS.iter().map(quantized)).collect();
+    let written_out = |operator: &WrittenOut| OperatorRow {
+        name: operator.op_type.to_owned(),
+        kind: "written out",
+        opsets: String::new(),
+        description: operator.summary,
+    };
+    let mut rows: Vec<OperatorRow> = REGISTRY.iter().map(row).collect();
+    rows.extend(QUANTIZED_OPERATORS.iter().map(quantized).chain(WRITTEN_OUT.iter().map(written_out)));
     rows.sort_by_cached_key(|row| (row.name.contains('.'), row.name.clone()));
     let cells = |row: &OperatorRow| [&row.name, row.kind, &row.opsets, row.description].map(str::to_owned);
     print(args, &rows, ["operator", "becomes", "opsets", "how"], cells)

@@ -249,7 +249,6 @@ pub const REGISTRY: &[Row] = &[
 
 /// Operators of ONNX that exist and that ptqc does not lower: known names get a better message than unknown ones.
 pub const KNOWN_UNSUPPORTED: &[&str] = &[
-    "Attention",
     "Bernoulli",
     "BitCast",
     "BitShift",
@@ -270,19 +269,13 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Det",
     "Einsum",
     "EyeLike",
-    "GlobalLpPool",
     "GridSample",
     "HammingWindow",
     "HannWindow",
-    "Hardmax",
-    "If",
     "ImageDecoder",
     "IsInf",
     "IsNaN",
     "LinearAttention",
-    "Loop",
-    "LpNormalization",
-    "LpPool",
     "MaxRoiPool",
     "MaxUnpool",
     "MelWeightMatrix",
@@ -303,7 +296,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "RoiAlign",
     "RotaryEmbedding",
     "STFT",
-    "Scan",
     "Scatter",
     "ScatterElements",
     "ScatterND",
@@ -323,14 +315,13 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "TensorScatter",
     "TfIdfVectorizer",
     "Unique",
-    "Upsample",
 ];
 
 /// What to do where an operator of [`KNOWN_UNSUPPORTED`] stands.
 pub fn workaround(op_type: &str) -> &'static str {
     match op_type {
         "If" | "Loop" | "Scan" => {
-            "export the model with fixed control flow: by tracing, or with constant conditions folded (onnxsim does that)"
+            "export the model with fixed control flow: by tracing, or with constant conditions and trip counts folded (onnxsim does that)"
         }
         "Bernoulli" | "Multinomial" | "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" => {
             "draw random numbers in the application, and make them an input of the model"
@@ -348,14 +339,13 @@ pub fn workaround(op_type: &str) -> &'static str {
             "prepare the input in the application, and make numbers the input of the model"
         }
         "GlobalLpPool" | "LpPool" => "write it as Abs, Pow, AveragePool with count_include_pad, Mul and Pow",
-        "Hardmax" => "write it as ArgMax and OneHot",
+        "Attention" => "write it out as MatMul, Add, Softmax and MatMul",
         "Mod" => "write it as a - b * Floor(a / b)",
         "ReduceProd" => "multiply the parts with Mul",
         "ReverseSequence" => "write it as Slice with a negative step",
         "Scatter" | "ScatterElements" | "ScatterND" => "write it as Where with a constant mask, or Concat of parts",
         "Einsum" => "write it as Transpose, Reshape and MatMul",
         "IsInf" | "IsNaN" => "quantized values are always finite: replace it by a constant false",
-        "Upsample" => "convert the model: onnx.version_converter.convert_version(model, 13) makes it a Resize",
         "MaxUnpool" => "write it as Resize or ConvTranspose",
         _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
     }

@@ -30,6 +30,8 @@ pub enum Elements {
     Int64(Vec<i64>),
     /// Integers of a quantized tensor.
     Quantized(DType, Vec<i32>),
+    /// Integers of a quantized tensor without a sign.
+    Bytes(Vec<u8>),
 }
 
 /// An ONNX graph in plain types.
@@ -76,6 +78,22 @@ impl Export {
         });
     }
 
+    /// Adds a node of which the outputs before the last are left out, and returns the name of the last.
+    pub fn node_with_output(
+        &mut self,
+        port: usize,
+        op_type: &str,
+        inputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> String {
+        let output = self.node(op_type, inputs, attributes);
+        if let Some(node) = self.nodes.last_mut() {
+            node.outputs = vec![String::new(); port];
+            node.outputs.push(output.clone());
+        }
+        output
+    }
+
     /// Stores floats.
     pub fn floats(&mut self, dims: &[usize], data: Vec<f32>) -> String {
         self.store(dims, Elements::Float(data))
@@ -91,10 +109,16 @@ impl Export {
         self.store(dims, Elements::Quantized(dtype, data))
     }
 
-    /// Stores scale and zero point.
-    pub fn params(&mut self, params: Params, dtype: DType) -> [String; 2] {
+    /// Stores the integers of an activation of at most 8 bits, as uint8: with int8, ONNX Runtime's kernels for x86 take
+    /// some layers back to floats.
+    pub fn bytes(&mut self, dims: &[usize], data: &[i32]) -> String {
+        self.store(dims, Elements::Bytes(data.iter().map(|&q| (q + 128) as u8).collect()))
+    }
+
+    /// Stores scale and zero point of such an activation.
+    pub fn params(&mut self, params: Params) -> [String; 2] {
         let scale = self.floats(&[], vec![params.scale.as_f32()]);
-        [scale, self.integers(&[], dtype, vec![params.zero_point])]
+        [scale, self.bytes(&[], &[params.zero_point])]
     }
 
     /// Reals of stored weights (shape `rows x ..`) and of their biases. A row without a scale is a constant.

@@ -11,7 +11,7 @@ use crate::ops::input::Element;
 use crate::ops::recurrent::{Inside, Output};
 use crate::ops::requantize::{Requantize, quantization_of};
 use crate::ops::unary::{Unary, apply_chain};
-use crate::ops::{FloatOp, ParamsRule};
+use crate::ops::{FloatOp, ParamsRule, softmax};
 
 /// What the integers of a tensor mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,10 +104,10 @@ pub fn assign(
     Assigned { types: assigned, bytes }
 }
 
-/// Whether an input of integers is only ever used as positions: such integers stay what they are.
+/// Whether an input is only ever used as positions: they stay the integers that they are, or that ONNX cuts reals off to.
 fn holds_positions(graph: &Graph<Float>, id: NodeId) -> bool {
-    matches!(&graph.node(id).op, FloatOp::Input(input) if input.element == Element::Integer)
-        && used_as_positions(graph, id)
+    let is_number = |element| matches!(element, Element::Integer | Element::Real);
+    matches!(&graph.node(id).op, FloatOp::Input(input) if is_number(input.element)) && used_as_positions(graph, id)
 }
 
 fn used_as_positions(graph: &Graph<Float>, id: NodeId) -> bool {
@@ -147,6 +147,7 @@ fn prescribe(graph: &Graph<Float>, id: NodeId, wanted: &Requantize, prescribed: 
     let takes = match op.params_rule() {
         // A table can end in any parameters.
         _ if matches!(op, FloatOp::Unary(_)) => true,
+        _ if matches!(op, FloatOp::Softmax(_)) => softmax::accepts(wanted.params),
         ParamsRule::Own => true,
         ParamsRule::SameAsOperand if op.shares_params(0) => true,
         ParamsRule::SameAsOperand => return prescribe(graph, graph.operands(id)[0], wanted, prescribed),
