@@ -3,7 +3,7 @@
 //! Every tensor is quantized and dequantized with the parameters it has; between that every operator is the one of the
 //! float graph. Inputs and outputs are reals. Activations are uint8, weights symmetric int8 with a scale for each channel,
 //! biases int32 with the product of both scales: the form that ONNX Runtime computes in integers throughout. Tensors of
-//! more than 8 bits stay real.
+//! 16 bits are int16, those of more stay real.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::diag::{self, Diagnostics};
 use crate::evaluate::dequantize;
 use crate::front;
 use crate::ir::{Checked, DType, Float, Graph, NodeId, Quant, RealClamp};
-use crate::ops::export::{Export, OnnxGraph};
+use crate::ops::export::{Export, OPSET, OnnxGraph, WIDE_OPSET};
 use crate::ops::{FloatOp, Problem, QuantOp};
 
 /// The bytes of an ONNX file. `fused` is the graph that `graph` was made from.
@@ -25,7 +25,12 @@ pub fn to_onnx(fused: &Checked<Graph<Float>>, graph: &Checked<Graph<Quant>>) -> 
 fn qdq(fused: &Checked<Graph<Float>>, graph: &Checked<Graph<Quant>>) -> diag::Result<OnnxGraph> {
     let reals: BTreeMap<&str, &FloatOp> =
         fused.topological().into_iter().map(|id| (fused.node(id).name.as_str(), &fused.node(id).op)).collect();
+    let is_wide = |id: NodeId| {
+        let value = &graph.node(id).value;
+        value.params().is_some() && value.dtype == DType::I16
+    };
     let mut writer = Writer { graph, export: Export::default(), names: BTreeMap::new() };
+    writer.export.wide = graph.topological().into_iter().any(is_wide);
     let mut problems = Diagnostics::default();
     for id in graph.topological() {
         let node = graph.node(id);
@@ -58,7 +63,7 @@ impl Writer<'_> {
                 self.export.floats(constant.shape.dims(), data)
             }
             (QuantOp::Constant(constant), _) => {
-                let data = self.export.bytes(constant.shape.dims(), &constant.data);
+                let data = self.export.activation(constant.shape.dims(), node.value.dtype, &constant.data);
                 return self.dequantize(id, &data);
             }
             (op, Some(real)) => {
@@ -78,7 +83,7 @@ impl Writer<'_> {
             self.names.insert(id, y);
             return Ok(());
         };
-        let [scale, zero] = self.export.params(params);
+        let [scale, zero] = self.export.params(params, node.value.dtype);
         let quantized = self.export.node("QuantizeLinear", &[&y, &scale, &zero], &[]);
         self.dequantize_with(id, [&quantized, &scale, &zero]);
         Ok(())
@@ -88,7 +93,7 @@ impl Writer<'_> {
     /// which are as fine.
     fn stays_real(&self, id: NodeId) -> bool {
         let value = &self.graph.node(id).value;
-        value.params().is_some() && value.dtype.bits() > 8
+        value.params().is_some() && value.dtype.bits() > 16
     }
 
     /// The fused activation, where it does more than the bounds of the integers do.
@@ -111,7 +116,7 @@ impl Writer<'_> {
     fn dequantize(&mut self, id: NodeId, data: &str) -> Result<(), Problem> {
         let value = &self.graph.node(id).value;
         let params = value.params().ok_or_else(|| Problem::unsupported("a constant holds positions"))?;
-        let [scale, zero] = self.export.params(params);
+        let [scale, zero] = self.export.params(params, value.dtype);
         self.dequantize_with(id, [data, &scale, &zero]);
         Ok(())
     }
@@ -142,6 +147,7 @@ impl Writer<'_> {
         }
         let input = |&id: &NodeId| (self.graph.node(id).name.clone(), self.graph.node(id).value.shape.dims().to_vec());
         let inputs = self.graph.inputs().iter().map(input).collect();
-        OnnxGraph { nodes: self.export.nodes, initializers: self.export.initializers, inputs, outputs }
+        let opset = if self.export.wide { WIDE_OPSET } else { OPSET };
+        OnnxGraph { opset, nodes: self.export.nodes, initializers: self.export.initializers, inputs, outputs }
     }
 }

@@ -7,7 +7,8 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::tensors::{floats, integer, node};
 
-/// tract reads `Resize` from operator set 10 on; in older models it comes from `Upsample`, and means the same.
+/// tract reads `Resize` from operator set 10 on; in older models it comes from `Upsample`, and means the same. Both take
+/// the element before a place, which tract does not know.
 pub fn register(onnx: &mut tract_onnx::Onnx) {
     if let Some(&resize) = onnx.op_register.0.get("Resize") {
         onnx.op_register.insert(RESIZE, resize);
@@ -20,12 +21,23 @@ const RESIZE: &str = "ptqc.resize";
 
 fn resize_of_old(context: &ParsingContext, node: &pb::NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let resize = context.framework.op_register.0.get(RESIZE).context("Resize is not registered")?;
-    let version = context.onnx_operator_set_version.max(10);
-    resize(&ParsingContext { onnx_operator_set_version: version, ..context.clone() }, node)
+    if context.onnx_operator_set_version > 10 {
+        return resize(context, node);
+    }
+    let mut node = node.clone();
+    node.attribute.push(pb::AttributeProto {
+        name: "nearest_mode".to_owned(),
+        r#type: pb::attribute_proto::AttributeType::String as i32,
+        s: b"floor".to_vec(),
+        ..Default::default()
+    });
+    resize(&ParsingContext { onnx_operator_set_version: 10, ..context.clone() }, &node)
 }
 
 /// The model without such operators.
 pub fn rewritten(mut proto: pb::ModelProto) -> pb::ModelProto {
+    let default = proto.opset_import.iter().find(|import| import.domain.is_empty() || import.domain == "ai.onnx");
+    let opset = default.map_or(0, |import| import.version);
     let Some(graph) = &mut proto.graph else { return proto };
     let mut rewriter = Rewriter { nodes: vec![], initializers: vec![], name: String::new() };
     for node in std::mem::take(&mut graph.node) {
@@ -33,7 +45,7 @@ pub fn rewritten(mut proto: pb::ModelProto) -> pb::ModelProto {
         match node.op_type.as_str() {
             "Celu" => rewriter.celu(node),
             "Swish" => rewriter.swish(node),
-            "ConvTranspose" => rewriter.conv_transpose(node),
+            "ConvTranspose" if opset >= PAD_INPUTS => rewriter.conv_transpose(node),
             _ => rewriter.nodes.push(node),
         }
     }
@@ -41,6 +53,9 @@ pub fn rewritten(mut proto: pb::ModelProto) -> pb::ModelProto {
     graph.initializer.extend(rewriter.initializers);
     proto
 }
+
+/// Since this operator set, `Pad` takes its amounts as inputs.
+const PAD_INPUTS: i64 = 11;
 
 struct Rewriter {
     nodes: Vec<pb::NodeProto>,
@@ -70,7 +85,7 @@ impl Rewriter {
     }
 
     /// The result without padding, and the part of it that is wanted: `total` elements are cut off, the larger half in
-    /// front unless `auto_pad` says `SAME_UPPER`.
+    /// front unless `auto_pad` says `SAME_UPPER`. Elements that are missing come behind it. The bias follows.
     fn conv_transpose(&mut self, mut conv: pb::NodeProto) {
         let attribute = |name: &str| conv.attribute.iter().find(|attribute| attribute.name == name).cloned();
         let shape = attribute("output_shape").map(|shape| shape.ints);
@@ -80,6 +95,8 @@ impl Rewriter {
         let sizes = shape[shape.len() - rank..].to_vec();
         let upper = attribute("auto_pad").is_some_and(|auto_pad| auto_pad.s == b"SAME_UPPER");
         conv.attribute.retain(|attribute| !["output_shape", "auto_pad", "pads"].contains(&attribute.name.as_str()));
+        let stride = attribute("strides").map_or(vec![1; rank], |strides| strides.ints);
+        let bias = (conv.input.len() > 2).then(|| conv.input.split_off(2).remove(0)).filter(|bias| !bias.is_empty());
         let full = self.fresh();
         let y = std::mem::replace(&mut conv.output[0], full.clone());
         self.nodes.push(conv);
@@ -94,8 +111,17 @@ impl Rewriter {
         let start = if upper { half } else { self.node("Sub", &[&total, &half], vec![]) };
         let end = self.node("Add", &[&start, &sizes], vec![]);
         let axes = self.integers(&(2..2 + rank as i64).collect::<Vec<_>>());
-        let slice = node("Slice", &[&full, &start, &end, &axes], &y, vec![]);
-        self.nodes.push(pb::NodeProto { name: full, ..slice });
+        let amounts = self.integers(&[&vec![0; 4 + rank][..], &stride].concat());
+        let longer = self.node("Pad", &[&full, &amounts], vec![]);
+        let Some(bias) = bias else {
+            let slice = node("Slice", &[&longer, &start, &end, &axes], &y, vec![]);
+            return self.nodes.push(pb::NodeProto { name: full, ..slice });
+        };
+        let part = self.node("Slice", &[&longer, &start, &end, &axes], vec![]);
+        let shape = self.integers(&[&[1, -1][..], &vec![1; rank]].concat());
+        let bias = self.node("Reshape", &[&bias, &shape], vec![]);
+        let sum = node("Add", &[&part, &bias], &y, vec![]);
+        self.nodes.push(pb::NodeProto { name: full, ..sum });
     }
 
     fn last(&mut self, op_type: &str, inputs: &[&str], replaced: pb::NodeProto) {

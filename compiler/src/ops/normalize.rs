@@ -1,7 +1,7 @@
 //! Normalization over some axes of each sample: LayerNormalization, InstanceNormalization, GroupNormalization,
 //! RMSNormalization, MeanVarianceNormalization, and the same written out (see `passes::recognize_normalization`).
 
-use super::export::{Export, list};
+use super::export::Export;
 use super::import::{Attribute, NodeImport};
 use super::mean::infer_reduction;
 use super::reciprocal_root::ReciprocalRoot;
@@ -236,7 +236,7 @@ fn repeated(tensor: &FloatTensor, shape: &Shape) -> FloatTensor {
 
 impl Normalize {
     /// Over the last axes. Factors that differ along the others follow as a product.
-    fn export_layer(&self, export: &mut Export, x: &str, axis: usize, shape: &Shape) -> String {
+    fn export_layer(&self, export: &mut Export, x: &str, axis: usize, shape: &Shape) -> Result<String, Problem> {
         let inner = Shape::new(&shape.dims()[axis..]);
         let is_inner = self.gamma.shape.dims()[..axis].iter().all(|&size| size == 1);
         let spread = |values: &FloatTensor| {
@@ -246,26 +246,36 @@ impl Normalize {
         let attributes = [("axis", Attribute::Int(axis as i64)), ("epsilon", Attribute::Float(self.epsilon))];
         if is_inner {
             let [gamma, beta] = [&self.gamma, &self.beta].map(|values| export.floats(inner.dims(), spread(values)));
-            return export.node("LayerNormalization", &[x, &gamma, &beta], &attributes);
+            return Ok(export.node("LayerNormalization", &[x, &gamma, &beta], &attributes));
         }
+        self.check_gains()?;
         let ones = export.floats(inner.dims(), vec![1.0; inner.len()]);
         let y = export.node("LayerNormalization", &[x, &ones], &attributes);
-        self.export_gains(export, y)
+        Ok(self.export_gains(export, y))
+    }
+
+    /// Factors along several axes would be read back as a tensor of their own.
+    fn check_gains(&self) -> Result<(), Problem> {
+        match self.gamma.shape.dims().iter().filter(|&&size| size != 1).count() {
+            0 | 1 => Ok(()),
+            _ => Err(Problem::unsupported(
+                "a normalization with factors along several axes cannot be written as ONNX yet",
+            )),
+        }
     }
 
     /// As arithmetic, without factors and addends.
     fn export_written_out(&self, export: &mut Export, x: &str) -> String {
-        let attributes = [("axes", list(&self.axes)), ("keepdims", Attribute::Int(1))];
         let distance = match self.center {
             false => x.to_owned(),
             true => {
-                let mean = export.node("ReduceMean", &[x], &attributes);
+                let mean = export.mean(x, &self.axes, true);
                 export.node("Sub", &[x, &mean], &[])
             }
         };
         let [two, epsilon] = [2.0, self.epsilon].map(|number| export.floats(&[], vec![number]));
         let square = export.node("Pow", &[&distance, &two], &[]);
-        let variance = export.node("ReduceMean", &[&square], &attributes);
+        let variance = export.mean(&square, &self.axes, true);
         let sum = export.node("Add", &[&variance, &epsilon], &[]);
         let root = export.node("Sqrt", &[&sum], &[]);
         export.node("Div", &[&distance, &root], &[])
@@ -337,8 +347,9 @@ impl FloatOperator for Normalize {
         let shape = &site.types[0].shape;
         let axis = self.axes.first().copied().unwrap_or(0);
         if self.center && self.axes.iter().copied().eq(axis..shape.rank()) {
-            return Ok(self.export_layer(export, site.x(), axis, shape));
+            return self.export_layer(export, site.x(), axis, shape);
         }
+        self.check_gains()?;
         let y = self.export_written_out(export, site.x());
         Ok(self.export_gains(export, y))
     }

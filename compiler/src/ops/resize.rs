@@ -221,7 +221,10 @@ fn written(cx: &NodeImport, method: Method, axes: &[Resized]) -> diag::Result<Op
     let scales: Vec<f32> = axes.iter().map(|axis| axis.scale as f32).collect();
     let gives = |(axis, &scale): (&Resized, &f32)| (axis.size as f32 * scale).floor() as usize == axis.result;
     let is_old = matches!(method.coordinates, Coordinates::HalfPixelSymmetric | Coordinates::TfCropAndResize);
-    if method.antialias || is_old || !axes.iter().zip(&scales).all(gives) {
+    // ONNX Runtime knows cubic functions of images only.
+    let is_image = matches!(scales[..], [_, _] | [1.0, 1.0, _, _]);
+    let is_known = is_image || !matches!(method.mode, Mode::Cubic(_));
+    if method.antialias || is_old || !is_known || !axes.iter().zip(&scales).all(gives) {
         return Ok(None);
     }
     let own = ["mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside"];

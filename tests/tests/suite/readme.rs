@@ -58,10 +58,13 @@ fn operators() -> Result<()> {
 fn operator_sets() -> Result<()> {
     let row = |row: &ptqc::front::Row| {
         let opsets = format!("{} to {}", row.opsets().start(), row.opsets().end());
-        vec![row.op_type.to_owned(), opsets, row.summary.to_owned()]
+        [row.op_type, &opsets, row.precisions(), row.restrictions(), row.summary].map(str::to_owned).to_vec()
     };
     let expected: Vec<Vec<String>> = REGISTRY.iter().map(row).collect();
-    assert_eq!(table(&readme()?, &["operator", "operator sets", "what becomes of it"])?, expected);
+    assert_eq!(
+        table(&readme()?, &["operator", "operator sets", "precisions", "restrictions", "what becomes of it"])?,
+        expected
+    );
     Ok(())
 }
 

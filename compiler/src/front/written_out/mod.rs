@@ -17,6 +17,7 @@ use super::tensors::{Stored, floats, integer, integer_of, node, stored};
 use super::tract::{self, Analysed};
 use super::{preflight, proto};
 use crate::diag::Diagnostics;
+use crate::ir::Shape;
 use crate::ops::import::ConstantData;
 
 /// An operator that is written out.
@@ -232,6 +233,16 @@ impl Writer<'_> {
         name
     }
 
+    /// Truth values, all of them false.
+    fn falsehoods(&mut self, dims: &[usize]) -> String {
+        let name = self.fresh_name();
+        let raw_data = vec![0; dims.iter().product()];
+        let dims = dims.iter().map(|&dim| dim as i64).collect();
+        let tensor = pb::TensorProto { name: name.clone(), data_type: 9, dims, raw_data, ..Default::default() };
+        self.initializers.push(tensor);
+        name
+    }
+
     fn fresh_name(&mut self) -> String {
         self.fresh += 1;
         format!("{}#{}", self.name, self.fresh)
@@ -299,6 +310,14 @@ fn list(name: &str, ints: &[i64]) -> pb::AttributeProto {
     pb::AttributeProto { name, r#type: AttributeType::Ints as i32, ints, ..Default::default() }
 }
 
+/// Whether a constant of this shape can be written.
+fn reasonable(dims: &[usize]) -> Outcome {
+    match Shape::new(dims).is_reasonable() {
+        true => Ok(()),
+        false => Err(Reason::Never(format!("it needs a constant of shape {dims:?}"))),
+    }
+}
+
 /// An axis counted from the start.
 fn axis_of(axis: i64, rank: usize) -> Outcome<usize> {
     let from_start = if axis < 0 { axis + rank as i64 } else { axis };
@@ -323,10 +342,13 @@ fn hardmax(w: &mut Writer, node: &pb::NodeProto) -> Outcome {
     Ok(())
 }
 
+/// Where all elements are 0, so is the result.
 fn lp_normalization(w: &mut Writer, node: &pb::NodeProto) -> Outcome {
     let x = input(node, 0)?;
     let norm = w.fresh_name();
     w.reduce(pools::norm(node)?, x, &[integer_of(node, "axis").unwrap_or(-1)], true, &norm);
+    let least = w.real(&[], [f32::MIN_POSITIVE]);
+    let norm = w.emit("Max", &[&norm, &least], vec![]);
     w.push("Div", &[x, &norm], output(node), vec![]);
     Ok(())
 }

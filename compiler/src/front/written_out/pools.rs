@@ -5,6 +5,9 @@ use tract_onnx::pb;
 use super::{Outcome, Reason, Writer, attribute, input, optional, output};
 use crate::front::tensors::integer_of;
 
+/// A window has at most so many elements: each becomes a slice.
+const MAX_TAPS: i64 = 1024;
+
 /// The reduction that the attribute `p` means.
 pub fn norm(node: &pb::NodeProto) -> Outcome<&'static str> {
     let p = attribute(node, "p").map_or(2.0, |p| if p.f != 0.0 { p.f } else { p.i as f32 });
@@ -45,7 +48,7 @@ pub fn lp_pool(w: &mut Writer, node: &pb::NodeProto) -> Outcome {
     };
     let axes: Vec<i64> = (2..2 + rank as i64).collect();
     let mut parts = vec![];
-    for tap in 0..window.kernel.iter().product::<i64>() {
+    for tap in 0..window.taps()? {
         let mut rest = tap;
         let mut bounds = vec![(0, 0, 0); rank];
         for axis in (0..rank).rev() {
@@ -74,6 +77,13 @@ struct Window {
 }
 
 impl Window {
+    /// Number of taps.
+    fn taps(&self) -> Outcome<i64> {
+        let taps = self.kernel.iter().try_fold(1i64, |taps, &size| taps.checked_mul(size));
+        let taps = taps.filter(|&taps| taps <= MAX_TAPS);
+        taps.ok_or_else(|| Reason::Never(format!("its window has more than {MAX_TAPS} elements")))
+    }
+
     fn of(node: &pb::NodeProto, spatial: &[i64]) -> Outcome<Window> {
         let rank = spatial.len();
         let ints = |name: &str, len: usize, default: i64| {
