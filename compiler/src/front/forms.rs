@@ -90,12 +90,14 @@ impl Rewriter {
         let attribute = |name: &str| conv.attribute.iter().find(|attribute| attribute.name == name).cloned();
         let shape = attribute("output_shape").map(|shape| shape.ints);
         let kernel = attribute("kernel_shape").or_else(|| attribute("strides")).map(|list| list.ints.len());
-        let Some(shape) = shape.filter(|shape| !shape.is_empty()) else { return self.nodes.push(conv) };
+        let Some(shape) = shape.filter(|shape| !shape.is_empty() && !conv.output.is_empty()) else {
+            return self.nodes.push(conv);
+        };
         let rank = kernel.filter(|&rank| rank <= shape.len()).unwrap_or(shape.len());
         let sizes = shape[shape.len() - rank..].to_vec();
         let upper = attribute("auto_pad").is_some_and(|auto_pad| auto_pad.s == b"SAME_UPPER");
-        conv.attribute.retain(|attribute| !["output_shape", "auto_pad", "pads"].contains(&attribute.name.as_str()));
         let stride = attribute("strides").map_or(vec![1; rank], |strides| strides.ints);
+        conv.attribute.retain(|attribute| !["output_shape", "auto_pad", "pads"].contains(&attribute.name.as_str()));
         let bias = (conv.input.len() > 2).then(|| conv.input.split_off(2).remove(0)).filter(|bias| !bias.is_empty());
         let full = self.fresh();
         let y = std::mem::replace(&mut conv.output[0], full.clone());
