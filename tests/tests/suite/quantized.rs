@@ -522,6 +522,11 @@ fn written_models_read_back_as_the_same_integers() {
         frontend.numerics = case.frontend.numerics;
         let (graph, _) = driver::quantize(&frontend, &Ranges::default(), &Settings::default())
             .unwrap_or_else(|problem| panic!("{}: {problem:?}", case.name));
+        // The states of recurrent layers have 16 bits inside, whose ranges are calibrated and no part of the model.
+        let mut ops = graph.topological().into_iter().map(|id| &graph.node(id).op);
+        if ops.any(|op| matches!(op, QuantOp::Recurrent(_))) {
+            continue;
+        }
         for inputs in &case.inputs {
             if evaluate(&graph, inputs) != evaluate(&case.build.quant, inputs) {
                 failures.push(format!("{}:\n{}\n{}", case.name, *graph, *case.build.quant));
