@@ -6,6 +6,10 @@ use super::stmt::COMMENT;
 
 /// The widest line of rustfmt.
 const RUSTFMT_LINE: usize = 100;
+/// The widest arguments that rustfmt leaves on the line of their call.
+pub const RUSTFMT_CALL: usize = 60;
+/// The widest arguments of which rustfmt puts several on a line.
+const RUSTFMT_SHORT: usize = 10;
 
 /// Items with empty lines between them.
 pub fn items(items: &[TokenStream]) -> String {
@@ -17,7 +21,7 @@ fn item(tokens: &TokenStream) -> String {
     let file =
         syn::parse2(tokens.clone()).unwrap_or_else(|error| panic!("printed items are Rust: {error} in {tokens}"));
     let text = prettyplease::unparse(&file);
-    space_functions(&comments(&join_stores(&join_signatures(&text))))
+    space_functions(&comments(&join_values(&join_signatures(&text))))
 }
 
 /// Calls of the comment macro become comments; long ones have been broken over three lines.
@@ -69,25 +73,47 @@ fn join_signatures(text: &str) -> String {
     result
 }
 
-/// Stores that have been broken before a cast, or around the argument of a call, although rustfmt would not.
-fn join_stores(text: &str) -> String {
+/// Values that have been broken before an operator, and calls that have been broken around arguments that rustfmt
+/// keeps together.
+fn join_values(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut result = String::new();
     let mut rest = &lines[..];
     while let [line, behind @ ..] = rest {
-        let (joined, used) = match behind {
-            [cast, ..] if cast.trim_start().starts_with("as ") => (format!("{line} {}", cast.trim_start()), 1),
-            [value, end, ..] if line.ends_with('(') && line.contains(" = store_") && end.trim() == ");" => {
-                (format!("{line}{});", value.trim().trim_end_matches(',')), 2)
-            }
-            _ => ((*line).to_owned(), 0),
-        };
-        let (text, used) = if joined.len() <= RUSTFMT_LINE { (joined, used) } else { ((*line).to_owned(), 0) };
+        let (text, used) =
+            joined_operator(line, behind).or_else(|| joined_call(line, behind)).unwrap_or(((*line).to_owned(), 0));
         result += &text;
         result.push('\n');
         rest = &behind[used..];
     }
     result
+}
+
+/// A value and the last operator with its operand, if they fit a line; the lines that were used up.
+fn joined_operator(line: &str, behind: &[&str]) -> Option<(String, usize)> {
+    let operator = behind.first()?.trim_start();
+    let is_operator = ["as ", "* ", "+ ", "- ", ">> "].iter().any(|start| operator.starts_with(start));
+    let joined = format!("{line} {operator}");
+    (line.contains(" = ") && is_operator && operator.ends_with(';') && joined.len() <= RUSTFMT_LINE)
+        .then_some((joined, 1))
+}
+
+/// A call whose arguments stand on a line each, as rustfmt sets it: in one line if that is short enough, or with all
+/// arguments on one line if they are short; the lines that were used up.
+fn joined_call(line: &str, behind: &[&str]) -> Option<(String, usize)> {
+    if !(line.ends_with('(') && line.contains(" = ")) {
+        return None;
+    }
+    let end = behind.iter().position(|line| line.trim() == ");")?;
+    let args: Option<Vec<&str>> = behind[..end].iter().map(|line| line.trim().strip_suffix(',')).collect();
+    let args = args?;
+    let joined = args.join(", ");
+    if joined.len() <= RUSTFMT_CALL && line.len() + joined.len() + ");".len() <= RUSTFMT_LINE {
+        return Some((format!("{line}{joined});"), end + 1));
+    }
+    let indent = &behind[0][..behind[0].len() - behind[0].trim_start().len()];
+    let is_short = args.iter().all(|arg| arg.len() <= RUSTFMT_SHORT) && indent.len() + joined.len() < RUSTFMT_LINE;
+    (is_short && args.len() > 1).then(|| (format!("{line}\n{indent}{joined},"), end))
 }
 
 /// Empty lines between the items of a module or implementation.

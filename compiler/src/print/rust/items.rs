@@ -8,6 +8,7 @@ use quote::{format_ident, quote};
 use super::super::common::{KernelNames, Scope, any_expr, plain_text, uses_buffer, wrapped};
 use super::super::{ArenaMode, Interface, TensorInfo};
 use super::expr::{Names, Packed, elem_type, loader};
+use super::format::RUSTFMT_CALL;
 use super::levels;
 use super::stmt::{self, comment, ident};
 use super::{function_name, static_name, weights_file};
@@ -17,9 +18,6 @@ use crate::program::{
 
 /// Lines of documentation inside of a module are not longer than this.
 const DOC_LINE: usize = 90;
-
-/// Arguments of a call that would be wider get names: rustfmt breaks calls above 60 columns.
-const CALL: usize = 60;
 
 /// All items, in order.
 pub fn file(program: &Program, interface: &Interface) -> Vec<TokenStream> {
@@ -486,7 +484,7 @@ fn print_call(program: &Program, call: &Call, variants: &Variants) -> TokenStrea
     let mut args: Vec<TokenStream> = args.collect();
     let mut lets = quote!();
     let width: usize = args.iter().map(|arg| arg.to_string().replace(' ', "").len() + 3).sum();
-    if width > CALL {
+    if width > RUSTFMT_CALL {
         for ((arg, param), place) in args.iter_mut().zip(&function.params).zip(&call.args) {
             let is_long = param.access == Access::Read || param.signature.elem.bytes() > 1;
             if place.memory == Memory::Arena && is_long {
