@@ -1,15 +1,17 @@
 //! A quantized graph as an ONNX model in QDQ form, which other runtimes can check or run.
 //!
 //! Every tensor is quantized and dequantized with the parameters it has; between that every operator is the one of the
-//! float graph. Inputs and outputs are reals. Weights are symmetric int8 with a scale for each channel, biases int32 with
-//! the product of both scales: what ONNX Runtime and TensorRT expect.
+//! float graph. Inputs and outputs are reals. Activations are uint8, weights symmetric int8 with a scale for each channel,
+//! biases int32 with the product of both scales: the form that ONNX Runtime computes in integers throughout. Tensors of
+//! 16 bits are int16, those of more stay real.
 
 use std::collections::BTreeMap;
 
 use crate::diag::{self, Diagnostics};
+use crate::evaluate::dequantize;
 use crate::front;
 use crate::ir::{Checked, DType, Float, Graph, NodeId, Quant, RealClamp};
-use crate::ops::export::{Export, OnnxGraph};
+use crate::ops::export::{Export, OPSET, OnnxGraph, WIDE_OPSET};
 use crate::ops::{FloatOp, Problem, QuantOp};
 
 /// The bytes of an ONNX file. `fused` is the graph that `graph` was made from.
@@ -23,11 +25,16 @@ pub fn to_onnx(fused: &Checked<Graph<Float>>, graph: &Checked<Graph<Quant>>) -> 
 fn qdq(fused: &Checked<Graph<Float>>, graph: &Checked<Graph<Quant>>) -> diag::Result<OnnxGraph> {
     let reals: BTreeMap<&str, &FloatOp> =
         fused.topological().into_iter().map(|id| (fused.node(id).name.as_str(), &fused.node(id).op)).collect();
+    let is_wide = |id: NodeId| {
+        let value = &graph.node(id).value;
+        value.params().is_some() && value.dtype == DType::I16
+    };
     let mut writer = Writer { graph, export: Export::default(), names: BTreeMap::new() };
     let mut problems = dynamic_layers(graph);
     if problems.has_errors() {
         return Err(problems);
     }
+    writer.export.wide = graph.topological().into_iter().any(is_wide);
     for id in graph.topological() {
         let node = graph.node(id);
         if let Err(problem) = writer.node(id, reals.get(node.name.as_str()).copied()) {
@@ -66,8 +73,12 @@ impl Writer<'_> {
         let operands: Vec<String> = self.graph.operands(id).iter().map(|operand| self.names[operand].clone()).collect();
         let y = match (&node.op, real) {
             (QuantOp::Input(_), _) => node.name.clone(),
+            (QuantOp::Constant(constant), _) if self.stays_real(id) => {
+                let data = dequantize(self.graph, id, &constant.data);
+                self.export.floats(constant.shape.dims(), data)
+            }
             (QuantOp::Constant(constant), _) => {
-                let data = self.export.integers(constant.shape.dims(), node.value.dtype, constant.data.clone());
+                let data = self.export.activation(constant.shape.dims(), node.value.dtype, &constant.data);
                 return self.dequantize(id, &data);
             }
             (op, Some(real)) => {
@@ -83,7 +94,7 @@ impl Writer<'_> {
             (QuantOp::Table(_), None) => operands[0].clone(),
             (op, None) => return Err(Problem::unsupported(format!("`{}` has no form on reals", op.kind()))),
         };
-        let Some(params) = node.value.params() else {
+        let Some(params) = node.value.params().filter(|_| !self.stays_real(id)) else {
             self.names.insert(id, y);
             return Ok(());
         };
@@ -91,6 +102,13 @@ impl Writer<'_> {
         let quantized = self.export.node("QuantizeLinear", &[&y, &scale, &zero], &[]);
         self.dequantize_with(id, [&quantized, &scale, &zero]);
         Ok(())
+    }
+
+    /// Whether a tensor has more bits than `QuantizeLinear` can give in this operator set. It is written as it is on reals,
+    /// which are as fine.
+    fn stays_real(&self, id: NodeId) -> bool {
+        let value = &self.graph.node(id).value;
+        value.params().is_some() && value.dtype.bits() > 16
     }
 
     /// The fused activation, where it does more than the bounds of the integers do.
@@ -144,6 +162,7 @@ impl Writer<'_> {
         }
         let input = |&id: &NodeId| (self.graph.node(id).name.clone(), self.graph.node(id).value.shape.dims().to_vec());
         let inputs = self.graph.inputs().iter().map(input).collect();
-        OnnxGraph { nodes: self.export.nodes, initializers: self.export.initializers, inputs, outputs }
+        let opset = if self.export.wide { WIDE_OPSET } else { OPSET };
+        OnnxGraph { opset, nodes: self.export.nodes, initializers: self.export.initializers, inputs, outputs }
     }
 }

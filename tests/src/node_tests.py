@@ -36,6 +36,7 @@ CONSTANT_PORTS = {
     "RMSNormalization": (1,),
     "RNN": (1, 2, 3, 5),
     "Resize": (1, 2, 3),
+    "Upsample": (1,),
 }
 
 # Inputs of integers or truth values that are computed at run time.
@@ -72,7 +73,9 @@ def write(case, folder):
     for info, value in zip(list(graph.input), inputs):
         ports = [port for port, name in enumerate(node.input) if name == info.name] if len(graph.node) == 1 else []
         is_real = value.dtype == np.float32
-        if any(port in constant for port in ports) or not is_real and not any(port in at_run_time for port in ports):
+        # A range cannot be found for an input that is 0 throughout.
+        settled = any(port in constant for port in ports) or is_real and not np.any(value)
+        if settled or not is_real and not any(port in at_run_time for port in ports):
             graph.initializer.append(numpy_helper.from_array(value, info.name))
         else:
             if not np.all(np.isfinite(value.astype(np.float64))):

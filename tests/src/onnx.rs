@@ -27,6 +27,8 @@ pub enum Attr {
     Floats(Vec<f32>),
     /// Texts.
     Texts(Vec<&'static str>),
+    /// A subgraph.
+    Graph(Box<Onnx>),
 }
 
 impl From<i64> for Attr {
@@ -74,6 +76,12 @@ impl From<Vec<f32>> for Attr {
 impl From<Vec<&'static str>> for Attr {
     fn from(values: Vec<&'static str>) -> Attr {
         Attr::Texts(values)
+    }
+}
+
+impl From<Onnx> for Attr {
+    fn from(value: Onnx) -> Attr {
+        Attr::Graph(Box::new(value))
     }
 }
 
@@ -229,6 +237,10 @@ fn attribute(name: &str, value: &Attr) -> pb::AttributeProto {
         Attr::Floats(values) => {
             proto.floats.clone_from(values);
             AttributeType::Floats
+        }
+        Attr::Graph(value) => {
+            proto.g.clone_from(&value.proto.graph);
+            AttributeType::Graph
         }
         Attr::Texts(values) => {
             proto.strings = values.iter().map(|text| text.as_bytes().to_vec()).collect();

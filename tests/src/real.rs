@@ -140,6 +140,31 @@ pub static MODELS: [RealModel; 11] = [
     RealModel { name: "mbv2_cifar_dynamo", ..MBV2 },
 ];
 
+/// Models that are compiled and executed like the others, and have no row among the figures.
+pub static MORE_MODELS: [RealModel; 6] = [
+    RealModel { name: "digits_transformer", ..DIGITS },
+    RealModel { name: "digits_transformer_dynamo", ..DIGITS },
+    RealModel { name: "digits_gru", ..DIGITS },
+    RealModel { name: "digits_gru_dynamo", ..DIGITS },
+    RealModel { name: "unet_resize", ..SEGMENTS },
+    RealModel { name: "unet_resize_dynamo", ..SEGMENTS },
+];
+
+/// All models.
+pub fn all() -> impl Iterator<Item = &'static RealModel> {
+    MODELS.iter().chain(&MORE_MODELS)
+}
+
+const SEGMENTS: RealModel = RealModel {
+    name: "",
+    calib: "seg32_calib.npy",
+    eval: "seg32_eval.npy",
+    labels: "seg32_eval_mask.npy",
+    convert: AS_STORED,
+    metric: &[],
+    best_of_others: 0.7959,
+};
+
 const DIGITS: RealModel = RealModel {
     name: "",
     calib: "digits_calib.npy",

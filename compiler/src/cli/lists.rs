@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::source::problem;
 use crate::diag::{self, Code};
-use crate::front::{QUANTIZED_OPERATORS, QuantizedOperator, REGISTRY, Row, Support};
+use crate::front::{QUANTIZED_OPERATORS, QuantizedOperator, REGISTRY, Row, Support, WRITTEN_OUT, WrittenOut};
 
 /// Options of the lists.
 #[derive(Debug, Args)]
@@ -30,6 +30,8 @@ struct OperatorRow {
     name: String,
     kind: &'static str,
     opsets: String,
+    precisions: &'static str,
+    restrictions: &'static str,
     description: &'static str,
 }
 
@@ -55,6 +57,8 @@ pub fn ops(args: &ListArgs) -> diag::Result<()> {
             Support::Folded => "folded",
         },
         opsets: format!("{}-{}", row.opsets().start(), row.opsets().end()),
+        precisions: row.precisions(),
+        restrictions: row.restrictions(),
         description: row.summary,
     };
     let quantized = |operator: &QuantizedOperator| OperatorRow {
@@ -64,13 +68,25 @@ pub fn ops(args: &ListArgs) -> diag::Result<()> {
         },
         kind: "written out",
         opsets: String::new(),
+        precisions: "int8, uint8",
+        restrictions: "constant scales",
         description: operator.summary,
     };
-    let mut rows: Vec<OperatorRow> =
-        REGISTRY.iter().map(row).chain(QUANTIZED_OPERATORS.iter().map(quantized)).collect();
+    let written_out = |operator: &WrittenOut| OperatorRow {
+        name: operator.op_type.to_owned(),
+        kind: "written out",
+        opsets: String::new(),
+        precisions: "as what it becomes",
+        restrictions: "",
+        description: operator.summary,
+    };
+    let mut rows: Vec<OperatorRow> = REGISTRY.iter().map(row).collect();
+    rows.extend(QUANTIZED_OPERATORS.iter().map(quantized).chain(WRITTEN_OUT.iter().map(written_out)));
     rows.sort_by_cached_key(|row| (row.name.contains('.'), row.name.clone()));
-    let cells = |row: &OperatorRow| [&row.name, row.kind, &row.opsets, row.description].map(str::to_owned);
-    print(args, &rows, ["operator", "becomes", "opsets", "how"], cells)
+    let cells = |row: &OperatorRow| {
+        [&row.name, row.kind, &row.opsets, row.precisions, row.restrictions, row.description].map(str::to_owned)
+    };
+    print(args, &rows, ["operator", "becomes", "opsets", "precisions", "restrictions", "how"], cells)
 }
 
 fn print<R: Serialize, const N: usize>(

@@ -9,8 +9,10 @@ use crate::ir::DType;
 use crate::ops::export::{Elements, Initializer, OPSET, OnnxGraph};
 use crate::ops::import::{Attribute, OnnxNode};
 
-/// Version of the file format that operator set 17 came with.
-const IR_VERSION: i64 = 8;
+/// Version of the file format that an operator set came with.
+fn ir_version(opset: i64) -> i64 {
+    if opset <= OPSET { 8 } else { 10 }
+}
 
 /// ONNX's numbers of element types.
 const FLOAT: i32 = 1;
@@ -22,8 +24,8 @@ pub fn encode(graph: &OnnxGraph) -> Vec<u8> {
     let outputs = graph.outputs.iter();
     let outputs = outputs.map(|(name, dims, index)| value_info(name, if *index { INT64 } else { FLOAT }, dims));
     let model = pb::ModelProto {
-        ir_version: IR_VERSION,
-        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        ir_version: ir_version(graph.opset),
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: graph.opset }],
         producer_name: "ptqc".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
         graph: Some(pb::GraphProto {
@@ -87,6 +89,7 @@ fn tensor(tensor: &Initializer) -> pb::TensorProto {
     let (data_type, raw_data) = match &tensor.data {
         Elements::Float(data) => (FLOAT, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
         Elements::Int64(data) => (INT64, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Elements::Bytes(data) => (2, data.clone()),
         Elements::Quantized(DType::I4 | DType::I8, data) => (3, data.iter().map(|&q| q as i8 as u8).collect()),
         Elements::Quantized(DType::I16, data) => (5, data.iter().flat_map(|&q| (q as i16).to_le_bytes()).collect()),
         Elements::Quantized(_, data) => (6, data.iter().flat_map(|&q| q.to_le_bytes()).collect()),

@@ -4,8 +4,10 @@
 //! from the protobuf itself, because tract's later forms rewrite it. Import reports every problem it finds.
 
 mod encode;
+mod forms;
 mod graph;
 mod inside;
+mod one_hot;
 mod pads;
 mod preflight;
 mod proto;
@@ -15,6 +17,7 @@ mod recurrent;
 mod registry;
 mod tensors;
 mod tract;
+mod written_out;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +28,7 @@ pub use registry::{REGISTRY, Row, Support, find as find_operator};
 pub use tract::{FloatRunner, FloatState};
 /// The protobuf types of ONNX, for tests that build models.
 pub use tract_onnx::pb;
+pub use written_out::{WRITTEN_OUT, WrittenOut};
 
 use crate::diag::{self, Diagnostic, Diagnostics};
 use crate::ir::{Checked, Float, Graph, Shape};
@@ -80,8 +84,9 @@ pub fn load(bytes: &[u8], external: &ExternalFiles, pinned: &BTreeMap<String, us
     let mut proto = tract::decode(bytes)?;
     let mut problems = Diagnostics::default();
     preflight::inline_external_data(&mut proto, external, &mut problems);
+    let reasons = written_out::write_out(&mut proto, pinned);
     let integers = qoperators::write_out(&mut proto, &mut problems);
-    let refused = preflight::check(&mut proto, &mut problems);
+    let refused = preflight::check(&mut proto, &reasons, &mut problems);
     let inputs = preflight::pin_inputs(&proto, pinned, &mut problems);
     // Operators that cannot be compiled do not hide the mistakes in the rest of the model; anything else would.
     let readable = problems.iter().filter(|problem| problem.is_error()).count() == refused.problems;

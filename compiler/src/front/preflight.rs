@@ -6,7 +6,7 @@ use tract_onnx::pb;
 
 use super::proto::{self, node_name};
 use super::registry::{self, ATTRIBUTES, KNOWN_UNSUPPORTED, OPSETS};
-use super::{ExternalFiles, ModelInput};
+use super::{ExternalFiles, ModelInput, written_out};
 use crate::diag::{Code, Diagnostic, Diagnostics};
 use crate::ir::Shape;
 
@@ -61,8 +61,9 @@ pub struct Refused {
     pub outputs: BTreeSet<String>,
 }
 
-/// Checks names, domains, operators and constants; trims what tract trips over.
-pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) -> Refused {
+/// Checks names, domains, operators and constants; trims what tract trips over. `reasons` say why nodes could not be
+/// written out as others, by the name of their first output.
+pub fn check(proto: &mut pb::ModelProto, reasons: &BTreeMap<String, String>, problems: &mut Diagnostics) -> Refused {
     check_opset(proto, problems);
     if !proto.functions.is_empty() {
         problems.push(
@@ -72,7 +73,7 @@ pub fn check(proto: &mut pb::ModelProto, problems: &mut Diagnostics) -> Refused 
     }
     let Some(graph) = &mut proto.graph else { return Refused::default() };
     name_first_outputs(graph);
-    let refused = check_operators(graph, problems);
+    let refused = check_operators(graph, reasons, problems);
     let attributes = unknown_attributes(graph);
     let refused = Refused { problems: refused.problems + attributes.len(), ..refused };
     problems.extend(attributes);
@@ -112,7 +113,7 @@ fn is_default(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 
-fn check_operators(graph: &pb::GraphProto, problems: &mut Diagnostics) -> Refused {
+fn check_operators(graph: &pb::GraphProto, reasons: &BTreeMap<String, String>, problems: &mut Diagnostics) -> Refused {
     let mut unsupported: BTreeMap<(&str, &str), Vec<&pb::NodeProto>> = BTreeMap::new();
     for node in &graph.node {
         if !is_default(&node.domain) || registry::find(&node.op_type).is_none() {
@@ -122,7 +123,12 @@ fn check_operators(graph: &pb::GraphProto, problems: &mut Diagnostics) -> Refuse
     let outputs = unsupported.values().flatten().flat_map(|node| node.output.iter().cloned()).collect();
     let refused = Refused { problems: unsupported.len(), outputs };
     for ((domain, op_type), nodes) in unsupported {
-        problems.push(unsupported_operator(domain, op_type, &nodes));
+        let diagnostic = unsupported_operator(domain, op_type, &nodes);
+        let reason = nodes[0].output.first().and_then(|output| reasons.get(output));
+        problems.push(match reason {
+            Some(reason) => diagnostic.note(reason.clone()),
+            None => diagnostic,
+        });
     }
     refused
 }
@@ -148,7 +154,7 @@ fn unsupported_operator(domain: &str, op_type: &str, nodes: &[&pb::NodeProto]) -
     let diagnostic = if !is_default(domain) {
         Diagnostic::error(Code::UnsupportedDomain, format!("`{op_type}` of domain `{domain}` is not supported"))
             .help("export the model with operators of the default ONNX domain only")
-    } else if KNOWN_UNSUPPORTED.contains(&op_type) {
+    } else if KNOWN_UNSUPPORTED.contains(&op_type) || written_out::is_known(op_type) {
         Diagnostic::error(Code::UnsupportedOp, format!("`{op_type}` cannot be lowered to integers yet"))
             .help(registry::workaround(op_type))
     } else {

@@ -87,7 +87,7 @@ pub fn is_step(tensor: &str) -> bool {
 }
 
 /// Part of the names of such tensors.
-const STEP: &str = "#step-";
+pub(super) const STEP: &str = "#step-";
 
 struct Rewriter {
     /// Constants that the node before this point has computed.

@@ -67,6 +67,86 @@ impl Row {
     }
 }
 
+/// Operators that compute in 8 bits whatever is asked for; where their operands have more, conversions stand around them.
+const NARROW: &[&str] = &[
+    "Div",
+    "Equal",
+    "Expand",
+    "Gather",
+    "Greater",
+    "GreaterOrEqual",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LRN",
+    "LayerNormalization",
+    "Less",
+    "LessOrEqual",
+    "LogSoftmax",
+    "MeanVarianceNormalization",
+    "OneHot",
+    "PRelu",
+    "RMSNormalization",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceSumSquare",
+    "Resize",
+    "SimplifiedLayerNormalization",
+    "Tile",
+    "Xor",
+];
+
+impl Row {
+    /// Types of activations, and of weights where it has some.
+    pub fn precisions(&self) -> &'static str {
+        match (self.support, self.op_type) {
+            (Support::Folded | Support::PassThrough, _) => "any",
+            (_, "Conv" | "ConvTranspose") => "int8, int16; weights int8, int4",
+            (_, "Gemm" | "MatMul") => "int8, int16; weights int8, int4; of two tensors int8",
+            (_, "GRU" | "LSTM" | "RNN") => "int8, states int16; weights int8",
+            (_, "QuantizeLinear") => "int8, uint8",
+            (_, "DequantizeLinear") => "int8, uint8; weights also int4, uint4",
+            (_, op_type) if NARROW.contains(&op_type) => "int8",
+            _ => "int8, int16",
+        }
+    }
+
+    /// What has to be so, in a few words; empty if everything that ONNX allows is supported.
+    pub fn restrictions(&self) -> &'static str {
+        match (self.support, self.op_type) {
+            (Support::Folded, _) => "constant inputs",
+            (_, "Conv" | "ConvTranspose") => "constant weights",
+            (_, "GRU" | "LSTM" | "RNN") => "constant weights and lengths",
+            (_, "BatchNormalization" | "Dropout") => "inference only",
+            (
+                _,
+                "GroupNormalization" | "InstanceNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization",
+            ) => "constant scale and bias",
+            (_, "LayerNormalization") => "constant scale and bias; no second output",
+            (_, "Clip") => "constant bounds",
+            (_, "CumSum") => "constant axis, up to 1024 elements",
+            (_, "Expand" | "Reshape") => "constant shape",
+            (_, "GatherElements" | "GatherND") => "constant indices",
+            (_, "MaxPool") => "no positions",
+            (_, "OneHot") => "constant depth and values",
+            (_, "PRelu") => "constant slopes",
+            (_, "Pad") => "constant amounts",
+            (_, "Pow") => "exponent or base is one constant number",
+            (_, "Resize") => "constant scales or sizes",
+            (_, "Slice" | "Split") => "constant bounds",
+            (_, "Tile") => "constant repeats",
+            (_, "TopK") => "constant count",
+            (_, "Trilu") => "constant diagonal",
+            (_, "QuantizeLinear") => "constant scale, one for each tensor",
+            (_, "DequantizeLinear") => "constant scales; several for weights only",
+            _ => "",
+        }
+    }
+}
+
 impl std::fmt::Debug for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.op_type, self.summary)
@@ -249,7 +329,6 @@ pub const REGISTRY: &[Row] = &[
 
 /// Operators of ONNX that exist and that ptqc does not lower: known names get a better message than unknown ones.
 pub const KNOWN_UNSUPPORTED: &[&str] = &[
-    "Attention",
     "Bernoulli",
     "BitCast",
     "BitShift",
@@ -270,19 +349,13 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "Det",
     "Einsum",
     "EyeLike",
-    "GlobalLpPool",
     "GridSample",
     "HammingWindow",
     "HannWindow",
-    "Hardmax",
-    "If",
     "ImageDecoder",
     "IsInf",
     "IsNaN",
     "LinearAttention",
-    "Loop",
-    "LpNormalization",
-    "LpPool",
     "MaxRoiPool",
     "MaxUnpool",
     "MelWeightMatrix",
@@ -303,7 +376,6 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "RoiAlign",
     "RotaryEmbedding",
     "STFT",
-    "Scan",
     "Scatter",
     "ScatterElements",
     "ScatterND",
@@ -323,14 +395,13 @@ pub const KNOWN_UNSUPPORTED: &[&str] = &[
     "TensorScatter",
     "TfIdfVectorizer",
     "Unique",
-    "Upsample",
 ];
 
 /// What to do where an operator of [`KNOWN_UNSUPPORTED`] stands.
 pub fn workaround(op_type: &str) -> &'static str {
     match op_type {
         "If" | "Loop" | "Scan" => {
-            "export the model with fixed control flow: by tracing, or with constant conditions folded (onnxsim does that)"
+            "export the model with fixed control flow: by tracing, or with constant conditions and trip counts folded (onnxsim does that)"
         }
         "Bernoulli" | "Multinomial" | "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike" => {
             "draw random numbers in the application, and make them an input of the model"
@@ -348,14 +419,13 @@ pub fn workaround(op_type: &str) -> &'static str {
             "prepare the input in the application, and make numbers the input of the model"
         }
         "GlobalLpPool" | "LpPool" => "write it as Abs, Pow, AveragePool with count_include_pad, Mul and Pow",
-        "Hardmax" => "write it as ArgMax and OneHot",
+        "Attention" => "write it out as MatMul, Add, Softmax and MatMul",
         "Mod" => "write it as a - b * Floor(a / b)",
         "ReduceProd" => "multiply the parts with Mul",
         "ReverseSequence" => "write it as Slice with a negative step",
         "Scatter" | "ScatterElements" | "ScatterND" => "write it as Where with a constant mask, or Concat of parts",
         "Einsum" => "write it as Transpose, Reshape and MatMul",
         "IsInf" | "IsNaN" => "quantized values are always finite: replace it by a constant false",
-        "Upsample" => "convert the model: onnx.version_converter.convert_version(model, 13) makes it a Resize",
         "MaxUnpool" => "write it as Resize or ConvTranspose",
         _ => "`ptqc ops` lists what is supported; replace the operator in the model before the export",
     }
@@ -551,5 +621,6 @@ mod tests {
     fn what_is_searched_or_printed_is_sorted() {
         assert!(ATTRIBUTES.is_sorted());
         assert!(REGISTRY.is_sorted_by_key(|row| row.op_type));
+        assert!(NARROW.is_sorted() && NARROW.iter().all(|op_type| find(op_type).is_some()));
     }
 }

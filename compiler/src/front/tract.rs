@@ -13,7 +13,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::tract_core::ops::array::StridedSlice;
 
-use super::{ModelInput, pads, reals};
+use super::{ModelInput, forms, pads, reals};
 use crate::diag::{self, Code, Diagnostic};
 use crate::ir::Shape;
 use crate::ops::import::{Constant, ConstantData};
@@ -93,7 +93,7 @@ fn damaged(what: &str) -> Diagnostic {
 /// Infers all shapes and folds all constants. `proto` has passed the preflight, except for operators that nothing can
 /// be done about: those that compute the tensors `refused`.
 pub fn analyse(proto: &pb::ModelProto, inputs: &[ModelInput], refused: &BTreeSet<String>) -> diag::Result<Analysed> {
-    let mut named = pads::rewritten(reals::rewritten(with_unique_names(proto)));
+    let mut named = forms::rewritten(pads::rewritten(reals::rewritten(with_unique_names(proto))));
     for node in nodes_mut(&mut named).filter(|node| node.output.iter().any(|output| refused.contains(output))) {
         hide(node);
     }
@@ -174,6 +174,8 @@ fn analyse_named(named: &pb::ModelProto, inputs: &[ModelInput]) -> TractResult<A
     let mut onnx =
         tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true).with_ignore_output_types(true);
     super::recurrent::register(&mut onnx);
+    super::one_hot::register(&mut onnx);
+    super::forms::register(&mut onnx);
     let parsed = onnx.parse(named, None)?;
     let mut model = parsed.model;
     let outlets: BTreeMap<String, OutletId> = parsed.outlets_by_name.into_iter().collect();

@@ -167,8 +167,8 @@ pub enum Numerics {
     /// result, and that in a few of 100,000 elements.
     #[default]
     Native,
-    /// ONNX Runtime's scales, which are products and quotients of 32-bit floats, applied exactly; ties go to even. Its
-    /// CPU kernels round the product once more to 24 bits, which matters in a few of 1,000,000 elements.
+    /// ONNX Runtime's scales, which are products and quotients of 32-bit floats, applied exactly; ties go to even. Where
+    /// weights are applied, the product is rounded to a 32-bit float before, as its CPU kernels do.
     Ort,
 }
 
@@ -208,11 +208,19 @@ pub struct Rounding {
     pub shift: u32,
     /// Whether ties go to even instead of up.
     pub even: bool,
+    /// With ties to even: whether the product is rounded to the 24 bits of a 32-bit float before, so that what comes
+    /// close enough to a tie is one. Meant for results of 8 bits: beyond 255 a tie is as close as it is there.
+    pub single: bool,
 }
 
 impl Rounding {
     /// The native profile's.
-    pub const NATIVE: Rounding = Rounding { shift: 31, even: false };
+    pub const NATIVE: Rounding = Rounding { shift: 31, even: false, single: false };
+
+    /// The nearest integer, ties to even.
+    pub const fn half_even(shift: u32) -> Rounding {
+        Rounding { shift, even: true, single: false }
+    }
 
     /// The nearest integer.
     pub fn apply(self, product: i64) -> i64 {
@@ -225,9 +233,22 @@ impl Rounding {
         let half = 1i128 << (self.shift - 1);
         match self.even {
             false => (product + half) >> self.shift,
-            // One less than a half, unless the integer below is odd.
-            true => (product + half - 1 + ((product >> self.shift) & 1)) >> self.shift,
+            // Less than a half, unless the integer below is odd.
+            true => {
+                let (below, close) = (product >> self.shift, self.close(product));
+                (product + half - 1 - close + (below & 1) * (2 * close + 1)) >> self.shift
+            }
         }
+    }
+
+    /// How far from a tie a product may be to become one by rounding to 24 bits: half of the last of them.
+    fn close(self, product: i128) -> i128 {
+        if !self.single {
+            return 0;
+        }
+        let below = product >> self.shift;
+        let above = (below.max(-1 - below).min(255) as u32 + 1).next_power_of_two();
+        (i128::from(above) << self.shift) >> 25
     }
 }
 
@@ -249,8 +270,13 @@ impl Multiplier {
     pub fn exact(factor: f64, shift: u32, reach: i64) -> Option<Multiplier> {
         let mantissa = round_half_even(factor * 2f64.powi(i32::try_from(shift).ok()?));
         let fits = i128::from(mantissa) * i128::from(reach.max(1)) < i128::from(i64::MAX / 4);
-        let rounding = Rounding { shift, even: true };
+        let rounding = Rounding::half_even(shift);
         (mantissa > 0 && fits).then_some(Multiplier { mantissa, left_shift: 0, rounding })
+    }
+
+    /// The exact form with the product rounded to the 24 bits of a 32-bit float first.
+    pub fn in_single_precision(self) -> Multiplier {
+        Multiplier { rounding: Rounding { single: true, ..self.rounding }, ..self }
     }
 
     /// Fractional bits with which every one of these factors keeps the 24 bits of a 32-bit float.

@@ -80,9 +80,10 @@ impl Requantize {
             Expr::Const(Type::I64, _) => multiplier,
             other => other.cast(Type::I64),
         };
-        let Rounding { shift, even } = self.rounding;
+        let Rounding { shift, even, single } = self.rounding;
         let half = 1i64 << (shift - 1);
         let steps = match (even, self.fits_product()) {
+            (true, _) if single => half_even_single(f, acc.cast(Type::I64).mul(multiplier), shift),
             (true, _) => half_even(f, acc.cast(Type::I64).mul(multiplier), shift),
             (false, true) => acc.cast(Type::I64).mul(multiplier).add(Expr::i64(half)).shr(shift),
             (false, false) => in_two_parts(f, acc, multiplier),
@@ -110,6 +111,29 @@ pub fn half_even(f: &mut FunctionBuilder, product: Expr, shift: u32) -> Expr {
     let odd = below.clone().sub(below.shr(1).mul(Expr::i64(2)));
     let odd = odd.max(Expr::i64(0)).min(Expr::i64(1));
     product.add(odd).add(Expr::i64((1 << (shift - 1)) - 1)).shr(shift)
+}
+
+/// The same of a product that is rounded to 24 bits first; see [`Rounding::single`]. `power` is the power of two above the
+/// integer's magnitude.
+fn half_even_single(f: &mut FunctionBuilder, product: Expr, shift: u32) -> Expr {
+    let product = f.bind("product", Type::I64, product);
+    let below = f.bind("below", Type::I64, product.clone().shr(shift));
+    let odd = below.clone().sub(below.clone().shr(1).mul(Expr::i64(2)));
+    let odd = f.bind("odd", Type::I64, odd.max(Expr::i64(0)).min(Expr::i64(1)));
+    let magnitude = below.clone().max(Expr::i64(-1).sub(below)).max(Expr::i64(0)).min(Expr::i64(255));
+    let magnitude = f.bind("magnitude", Type::I64, magnitude);
+    let bit = |bit: u32| {
+        let value = Expr::i64(1 << bit);
+        Expr::select(Cmp::Lt, magnitude.clone(), value.clone(), Expr::i64(0), value)
+    };
+    let power = f.bind("power", Type::I64, (0..8).map(bit).fold(Expr::i64(1), Expr::add));
+    let close = match shift.checked_sub(25) {
+        Some(left) => power.mul(Expr::i64(1 << left)),
+        None => power.shr(25 - shift),
+    };
+    let close = f.bind("close", Type::I64, close);
+    let rounded = odd.mul(close.clone().mul(Expr::i64(2)).add(Expr::i64(1))).sub(close);
+    product.add(rounded).add(Expr::i64((1 << (shift - 1)) - 1)).shr(shift)
 }
 
 /// `(acc * multiplier + 2^30) >> 31` where the product has more than 64 bits; see

@@ -16,10 +16,10 @@ pub fn build(b: &mut LayerBuilder) {
         b.blob("mask", "1 for what takes part.", Elem::I8, data)
     });
     let lowest = i64::from(b.operand(0).ty.dtype.min());
-    let (probability_bits, zero, hi) = softmax.result();
+    let ((probability_bits, hi), zero) = (softmax.result(), softmax.zero);
     let shift = 31 + softmax.bits - probability_bits;
     let shape = &b.result().ty.shape;
-    let (dims, axis, bits) = (shape.dims(), softmax.axis, softmax.bits);
+    let (dims, axis, bits, one) = (shape.dims(), softmax.axis, softmax.bits, softmax.one as i64);
     let (x_strides, y_strides) = (strides(&b.operand(0).view), strides(&b.result().view));
     let mask_strides = softmax.mask.as_ref().map_or(vec![0; dims.len()], |mask| mask.shape.broadcast_strides(shape));
     let rows = (0..dims.len()).filter(|&other| other != axis).map(|axis| {
@@ -54,7 +54,7 @@ pub fn build(b: &mut LayerBuilder) {
         // The largest element adds 2^bits, so the sum is at least that.
         let total = Expr::Reg(sum).cast(Type::U64).max(Expr::Const(Type::U64, 1 << bits));
         let total = f.bind("total", Type::U64, total);
-        let reciprocal = f.bind("reciprocal", Type::U64, Expr::Const(Type::U64, 1 << (31 + bits)).div(total));
+        let reciprocal = f.bind("reciprocal", Type::U64, Expr::Const(Type::U64, one).div(total));
         f.each("i", terms, |f, i| {
             let value = f.load(x, step(&at[0], i.clone(), x_strides[axis]));
             let e = exponentials.of(f, max, value);

@@ -7,8 +7,11 @@ use super::import::{Attribute, OnnxNode};
 use super::weighted::Weighted;
 use crate::ir::{DType, Params};
 
-/// The operator set that is written: scales for each channel need 13, and the axes of ReduceMean are an attribute up to 17.
+/// The operator set that is written: scales for each channel need 13, LayerNormalization 17.
 pub const OPSET: i64 = 17;
+
+/// The same for graphs with tensors of 16 bits.
+pub const WIDE_OPSET: i64 = 21;
 
 /// A stored tensor of an ONNX model.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,11 +33,15 @@ pub enum Elements {
     Int64(Vec<i64>),
     /// Integers of a quantized tensor.
     Quantized(DType, Vec<i32>),
+    /// Integers of a quantized tensor without a sign.
+    Bytes(Vec<u8>),
 }
 
 /// An ONNX graph in plain types.
 #[derive(Debug)]
 pub struct OnnxGraph {
+    /// The operator set.
+    pub opset: i64,
     /// Nodes in the order of execution.
     pub nodes: Vec<OnnxNode>,
     /// Stored tensors.
@@ -54,6 +61,8 @@ pub struct Export {
     pub initializers: Vec<Initializer>,
     /// The tensor whose operator is being written.
     pub tensor: String,
+    /// Whether tensors of 16 bits are written: then in [`WIDE_OPSET`].
+    pub wide: bool,
     fresh: usize,
 }
 
@@ -76,6 +85,22 @@ impl Export {
         });
     }
 
+    /// Adds a node of which the outputs before the last are left out, and returns the name of the last.
+    pub fn node_with_output(
+        &mut self,
+        port: usize,
+        op_type: &str,
+        inputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) -> String {
+        let output = self.node(op_type, inputs, attributes);
+        if let Some(node) = self.nodes.last_mut() {
+            node.outputs = vec![String::new(); port];
+            node.outputs.push(output.clone());
+        }
+        output
+    }
+
     /// Stores floats.
     pub fn floats(&mut self, dims: &[usize], data: Vec<f32>) -> String {
         self.store(dims, Elements::Float(data))
@@ -91,10 +116,34 @@ impl Export {
         self.store(dims, Elements::Quantized(dtype, data))
     }
 
-    /// Stores scale and zero point.
+    /// Stores the integers of an activation of at most 8 bits, as uint8: with int8, ONNX Runtime's kernels for x86 take
+    /// some layers back to floats.
+    fn bytes(&mut self, dims: &[usize], data: &[i32]) -> String {
+        self.store(dims, Elements::Bytes(data.iter().map(|&q| (q + 128) as u8).collect()))
+    }
+
+    /// Stores the integers of an activation of up to 16 bits.
+    pub fn activation(&mut self, dims: &[usize], dtype: DType, data: &[i32]) -> String {
+        match dtype {
+            DType::I4 | DType::I8 => self.bytes(dims, data),
+            DType::I16 | DType::I32 => self.integers(dims, dtype, data.to_vec()),
+        }
+    }
+
+    /// Stores scale and zero point of such an activation.
     pub fn params(&mut self, params: Params, dtype: DType) -> [String; 2] {
         let scale = self.floats(&[], vec![params.scale.as_f32()]);
-        [scale, self.integers(&[], dtype, vec![params.zero_point])]
+        [scale, self.activation(&[], dtype, &[params.zero_point])]
+    }
+
+    /// `ReduceMean`, whose axes are an input in newer operator sets.
+    pub fn mean(&mut self, x: &str, axes: &[usize], keep_dims: bool) -> String {
+        let keep_dims = ("keepdims", Attribute::Int(keep_dims.into()));
+        if !self.wide {
+            return self.node("ReduceMean", &[x], &[("axes", list(axes)), keep_dims]);
+        }
+        let axes = self.ints(axes.iter().map(|&axis| axis as i64).collect());
+        self.node("ReduceMean", &[x, &axes], &[keep_dims])
     }
 
     /// Reals of stored weights (shape `rows x ..`) and of their biases. A row without a scale is a constant.

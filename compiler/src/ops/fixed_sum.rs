@@ -70,7 +70,7 @@ impl Precision {
     /// The integer that a sum, which holds one half, becomes.
     pub fn round(self, sum: i64) -> i64 {
         match self.even {
-            true => Rounding { shift: self.shift, even: true }.apply(sum - (1 << (self.shift - 1))),
+            true => Rounding::half_even(self.shift).apply(sum - (1 << (self.shift - 1))),
             false => sum >> self.shift,
         }
     }

@@ -1,12 +1,13 @@
 //! Product of two tensors that are both computed at run time (ONNX `MatMul`, `Gemm`): the two products of an attention
 //! block, for example.
 
+use super::export::Export;
 use super::import::NodeImport;
 use super::reshape::Reshape;
 use super::transpose::Transpose;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, mul};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, RealClamp, Shape};
+use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, RealClamp, Rounding, Shape};
 
 /// `y[.., m, n] = factor * sum over k of a[.., m, k] * b[.., k, n]`; the axes before the last two are broadcast.
 #[derive(Debug, Clone)]
@@ -109,10 +110,19 @@ impl FloatOperator for MatMul {
             return Err(problem.help("split the product: fewer terms for each sum, then add the parts"));
         }
         let factor = f64::from(self.factor) * a.scale.get() * b.scale.get() / y.scale.get();
-        let multiplier = Multiplier::new(factor).filter(|m| m.accepts(bound)).ok_or_else(weighted::too_narrow)?;
+        let multiplier = mul::multipliers(&[factor], (bound, site.result.dtype), site.numerics)?[0];
         let clamp = self.clamp.quantize(y, site.result.dtype);
         let zeros = [a.zero_point, b.zero_point];
         Ok(QMatMul { zeros, terms, bound, multiplier, output_zero: y.zero_point, clamp }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let y = export.node("MatMul", &[&site.operands[0], &site.operands[1]], &[]);
+        if self.factor == 1.0 {
+            return Ok(y);
+        }
+        let factor = export.floats(&[], vec![self.factor]);
+        Ok(export.node("Mul", &[&y, &factor], &[]))
     }
 
     fn describe(&self) -> String {
@@ -167,6 +177,10 @@ impl QuantOperator for QMatMul {
             "sum of {} (a{a:+})*(b{b:+}), times {}, y{:+} clamp {}",
             self.terms, self.multiplier, self.output_zero, self.clamp
         )
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.multiplier.rounding() != Rounding::NATIVE
     }
 
     fn accumulator(&self) -> Option<Interval> {

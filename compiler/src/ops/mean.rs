@@ -1,7 +1,7 @@
 //! Mean and sum over whole axes (ONNX `ReduceMean`, `GlobalAveragePool`).
 
 use super::average_pool::sum_reach;
-use super::export::{Export, list};
+use super::export::Export;
 use super::import::{Attribute, NodeImport};
 use super::mul::multipliers;
 use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site};
@@ -142,8 +142,7 @@ impl FloatOperator for Mean {
             let axes = export.ints(self.axes.iter().map(|&axis| axis as i64).collect());
             return Ok(export.node("ReduceSum", &[site.x(), &axes], &[keep_dims]));
         }
-        let attributes = [("axes", list(&self.axes)), keep_dims];
-        Ok(export.node("ReduceMean", &[site.x()], &attributes))
+        Ok(export.mean(site.x(), &self.axes, self.keep_dims))
     }
 
     fn describe(&self) -> String {

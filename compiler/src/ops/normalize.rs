@@ -1,11 +1,12 @@
 //! Normalization over some axes of each sample: LayerNormalization, InstanceNormalization, GroupNormalization,
 //! RMSNormalization, MeanVarianceNormalization, and the same written out (see `passes::recognize_normalization`).
 
-use super::import::NodeImport;
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
 use super::mean::infer_reduction;
 use super::reciprocal_root::ReciprocalRoot;
 use super::reshape::Reshape;
-use super::{FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::{ExportSite, FloatOperator, Operand, Problem, QuantOp, QuantOperator, Site, weighted};
 use crate::diag;
 use crate::ir::{Clamp, FloatTensor, QuantType, RealClamp, Shape, round_half_even};
 
@@ -233,6 +234,66 @@ fn repeated(tensor: &FloatTensor, shape: &Shape) -> FloatTensor {
     FloatTensor::new(shape.clone(), (0..shape.len()).map(|flat| tensor.data[at(flat)]).collect())
 }
 
+impl Normalize {
+    /// Over the last axes. Factors that differ along the others follow as a product.
+    fn export_layer(&self, export: &mut Export, x: &str, axis: usize, shape: &Shape) -> Result<String, Problem> {
+        let inner = Shape::new(&shape.dims()[axis..]);
+        let is_inner = self.gamma.shape.dims()[..axis].iter().all(|&size| size == 1);
+        let spread = |values: &FloatTensor| {
+            let own = Shape::new(&values.shape.dims()[axis..]);
+            repeated(&FloatTensor::new(own, values.data.clone()), &inner).data
+        };
+        let attributes = [("axis", Attribute::Int(axis as i64)), ("epsilon", Attribute::Float(self.epsilon))];
+        if is_inner {
+            let [gamma, beta] = [&self.gamma, &self.beta].map(|values| export.floats(inner.dims(), spread(values)));
+            return Ok(export.node("LayerNormalization", &[x, &gamma, &beta], &attributes));
+        }
+        self.check_gains()?;
+        let ones = export.floats(inner.dims(), vec![1.0; inner.len()]);
+        let y = export.node("LayerNormalization", &[x, &ones], &attributes);
+        Ok(self.export_gains(export, y))
+    }
+
+    /// Factors along several axes would be read back as a tensor of their own.
+    fn check_gains(&self) -> Result<(), Problem> {
+        match self.gamma.shape.dims().iter().filter(|&&size| size != 1).count() {
+            0 | 1 => Ok(()),
+            _ => Err(Problem::unsupported(
+                "a normalization with factors along several axes cannot be written as ONNX yet",
+            )),
+        }
+    }
+
+    /// As arithmetic, without factors and addends.
+    fn export_written_out(&self, export: &mut Export, x: &str) -> String {
+        let distance = match self.center {
+            false => x.to_owned(),
+            true => {
+                let mean = export.mean(x, &self.axes, true);
+                export.node("Sub", &[x, &mean], &[])
+            }
+        };
+        let [two, epsilon] = [2.0, self.epsilon].map(|number| export.floats(&[], vec![number]));
+        let square = export.node("Pow", &[&distance, &two], &[]);
+        let variance = export.mean(&square, &self.axes, true);
+        let sum = export.node("Add", &[&variance, &epsilon], &[]);
+        let root = export.node("Sqrt", &[&sum], &[]);
+        export.node("Div", &[&distance, &root], &[])
+    }
+
+    /// Factors and addends, where they do something.
+    fn export_gains(&self, export: &mut Export, y: String) -> String {
+        let mut y = y;
+        for (op_type, values, nothing) in [("Mul", &self.gamma, 1.0), ("Add", &self.beta, 0.0)] {
+            if values.data.iter().any(|&value| value != nothing) {
+                let operand = export.floats(values.shape.dims(), values.data.clone());
+                y = export.node(op_type, &[&y, &operand], &[]);
+            }
+        }
+        y
+    }
+}
+
 impl FloatOperator for Normalize {
     fn kind(&self) -> &'static str {
         "Normalize"
@@ -280,6 +341,17 @@ impl FloatOperator for Normalize {
             clamp,
         };
         Ok(op.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        let shape = &site.types[0].shape;
+        let axis = self.axes.first().copied().unwrap_or(0);
+        if self.center && self.axes.iter().copied().eq(axis..shape.rank()) {
+            return self.export_layer(export, site.x(), axis, shape);
+        }
+        self.check_gains()?;
+        let y = self.export_written_out(export, site.x());
+        Ok(self.export_gains(export, y))
     }
 
     fn describe(&self) -> String {

@@ -6,7 +6,7 @@
 
 use super::export::Export;
 use super::import::{Constant, ConstantData, NodeImport, OnnxNode, Value};
-use super::unary::{Table, Unary, UnaryFn};
+use super::unary::{self, Table, Unary, UnaryFn};
 use super::{ExportSite, FloatOp, FloatOperator, ParamsRule, Problem, QuantOp, Site};
 use crate::diag;
 use crate::ir::{DType, Float, Graph, NodeId, Params, Scale, Shape, Steps};
@@ -271,12 +271,19 @@ impl FloatOperator for Requantize {
         ParamsRule::Fixed(self.params)
     }
 
+    fn is_wide(&self) -> bool {
+        true
+    }
+
     fn quantize(&self, site: &Site) -> Result<QuantOp, Problem> {
-        if self.element.dtype() == DType::I16 {
-            return Err(Problem::unsupported(format!("the model quantizes this tensor to {}", self.element.name()))
-                .help("quantize activations to int8 or uint8"));
+        if self.element.dtype() == DType::I16 && self.params.zero_point != 0 {
+            let message = format!("the model quantizes this tensor to {} with a zero point", self.element.name());
+            return Err(Problem::unsupported(message).help("quantize activations of 16 bits symmetrically"));
         }
-        Ok(self.table(site.operand_params(0)?).into())
+        match site.operands[0].dtype.bits().max(site.result.dtype.bits()) {
+            0..=8 => Ok(self.table(site.operand_params(0)?).into()),
+            _ => unary::convert(site.operands[0], site.result),
+        }
     }
 
     fn export(&self, _export: &mut Export, site: &ExportSite) -> Result<String, Problem> {

@@ -1,11 +1,12 @@
 //! Every element of the result is a weighted sum of few elements of the operand, with other elements and weights for each
 //! position of an axis and no relation between axes: what ONNX `Resize`, `Tile` and `Expand` are.
 
-use super::import::NodeImport;
+use super::export::Export;
+use super::import::{Attribute, NodeImport};
 use super::reshape::Reshape;
-use super::{FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site, weighted};
+use super::{ExportSite, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site, mul, weighted};
 use crate::diag;
-use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, Shape, round_half_even};
+use crate::ir::{Clamp, Interval, Multiplier, NodeId, QuantType, Rounding, Shape, round_half_even};
 
 /// Which elements of an axis make up each position of the result, with real weights.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +22,12 @@ pub struct AxisTaps {
 pub struct Resample {
     /// One for each axis; `None` where the axis stays as it is.
     pub axes: Vec<Option<AxisTaps>>,
+    /// The whole of an ONNX `Resize`: its attributes and its scales, to write it again.
+    pub resize: Option<Resize>,
 }
+
+/// Attributes of an ONNX `Resize` that are not their defaults, and its scale for each axis.
+pub type Resize = (Vec<(String, Attribute)>, Vec<f32>);
 
 /// The same on integers: `clamp(y_zero + multiplier(sum of products of weights * (x - x_zero)))`, or only copies.
 #[derive(Debug, Clone)]
@@ -171,7 +177,7 @@ fn repeated(cx: &mut NodeImport, x: NodeId, sizes: &[usize]) -> diag::Result<Nod
     let axis = |(&own, &wanted): (&usize, &usize)| {
         (own != wanted).then(|| AxisTaps::copies(own, (0..wanted).map(|position| position % own)))
     };
-    cx.emit(Resample { axes: shape.dims().iter().zip(sizes).map(axis).collect() }, &[x])
+    cx.emit(Resample { axes: shape.dims().iter().zip(sizes).map(axis).collect(), resize: None }, &[x])
 }
 
 fn infer<'a>(operand: &Shape, axes: impl Iterator<Item = Option<(usize, usize)>> + 'a) -> Result<Shape, String> {
@@ -219,9 +225,8 @@ impl FloatOperator for Resample {
         let most: i64 = axes.iter().flatten().map(QAxisTaps::most).product();
         let reach = i32::try_from(255 * most).map_err(|_| weighted::too_narrow())?;
         let bound = Interval::new(-reach, reach);
-        let multiplier = Multiplier::new(x.scale.get() / y.scale.get() / f64::from(bits * count).exp2())
-            .filter(|multiplier| multiplier.accepts(bound))
-            .ok_or_else(weighted::too_narrow)?;
+        let factor = x.scale.get() / y.scale.get() / f64::from(bits * count).exp2();
+        let multiplier = mul::multipliers(&[factor], (bound, site.result.dtype), site.numerics)?[0];
         let requantize = ResampleSum {
             bits,
             reach,
@@ -231,6 +236,25 @@ impl FloatOperator for Resample {
             clamp: Clamp::full(site.result.dtype),
         };
         Ok(QResample { axes, requantize: Some(requantize) }.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        if let Some((attributes, scales)) = &self.resize {
+            let scales = export.floats(&[scales.len()], scales.clone());
+            let attributes: Vec<(&str, Attribute)> =
+                attributes.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+            return Ok(export.node("Resize", &[site.x(), "", &scales], &attributes));
+        }
+        let mut y = site.x().to_owned();
+        for (axis, taps) in self.axes.iter().enumerate().filter_map(|(axis, taps)| Some((axis, taps.as_ref()?))) {
+            if !taps.only_copies() {
+                return Err(Problem::unsupported("this `Resize` has no form in operator set 17")
+                    .help("`ptqc build` compiles it; write it without antialiasing, along at most two axes"));
+            }
+            let indices = export.ints(taps.positions.iter().map(|taps| taps[0].0 as i64).collect());
+            y = export.node("Gather", &[&y, &indices], &[("axis", Attribute::Int(axis as i64))]);
+        }
+        Ok(y)
     }
 
     fn describe(&self) -> String {
@@ -320,6 +344,10 @@ impl QuantOperator for QResample {
                 sum.bits, -sum.input_zero, sum.multiplier, sum.output_zero, sum.clamp
             ),
         }
+    }
+
+    fn is_unusual(&self) -> bool {
+        self.requantize.is_some_and(|sum| sum.multiplier.rounding() != Rounding::NATIVE)
     }
 
     fn accumulator(&self) -> Option<Interval> {

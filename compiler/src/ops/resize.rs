@@ -1,8 +1,8 @@
 //! ONNX `Resize`: for every axis, which elements make up each position. Coordinates and weights as in the
 //! definition of `Resize`; all of it is decided here, at compile time.
 
-use super::import::NodeImport;
-use super::resample::{AxisTaps, Resample, WEIGHTED_AXES};
+use super::import::{Attribute, NodeImport};
+use super::resample::{self, AxisTaps, Resample, WEIGHTED_AXES};
 use super::{add, constant};
 use crate::diag;
 use crate::ir::{FloatTensor, NodeId, Shape};
@@ -65,7 +65,7 @@ fn method_of_old(mode: Mode) -> Method {
 fn finish(cx: &mut NodeImport, x: NodeId, method: Method, scales: &[f32]) -> diag::Result<()> {
     let shape = cx.shape(x);
     let axes = by_scales(cx, &shape, &(0..shape.rank()).collect::<Vec<_>>(), scales)?;
-    resample(cx, x, method, &axes)
+    resampled(cx, x, method, &axes)
 }
 
 /// Imports `Resize`.
@@ -108,7 +108,7 @@ pub fn import(cx: &mut NodeImport) -> diag::Result<()> {
             resized[axis].roi = (f64::from(roi[i]), f64::from(roi[i + axes.len()]));
         }
     }
-    resample(cx, x, method, &resized)
+    resampled(cx, x, method, &resized)
 }
 
 fn nearest(cx: &NodeImport) -> diag::Result<Nearest> {
@@ -191,7 +191,7 @@ fn by_sizes(cx: &NodeImport, shape: &Shape, axes: &[usize]) -> diag::Result<Vec<
     Ok(resized)
 }
 
-fn resample(cx: &mut NodeImport, x: NodeId, method: Method, axes: &[Resized]) -> diag::Result<()> {
+fn resampled(cx: &mut NodeImport, x: NodeId, method: Method, axes: &[Resized]) -> diag::Result<()> {
     let unchanged = |axis: &Resized| {
         axis.size == axis.result && axis.scale == 1.0 && method.coordinates != Coordinates::TfCropAndResize
     };
@@ -202,8 +202,10 @@ fn resample(cx: &mut NodeImport, x: NodeId, method: Method, axes: &[Resized]) ->
         return Err(cx.unsupported(format!("its result has shape {shape}"), "give smaller scales or sizes"));
     }
     let mut y = x;
-    for part in parts(taps) {
-        y = cx.emit(Resample { axes: part }, &[y])?;
+    let parts = parts(taps);
+    let written = if parts.len() == 1 { written(cx, method, axes)? } else { None };
+    for part in parts {
+        y = cx.emit(Resample { axes: part, resize: written.clone() }, &[y])?;
     }
     if method.coordinates == Coordinates::TfCropAndResize && method.extrapolation != 0.0 {
         let outside = extrapolated(axes, method.extrapolation);
@@ -212,6 +214,28 @@ fn resample(cx: &mut NodeImport, x: NodeId, method: Method, axes: &[Resized]) ->
     }
     cx.define(0, y);
     Ok(())
+}
+
+/// The node as operator set 17 writes it, if it can; its scales have to give the same sizes and places.
+fn written(cx: &NodeImport, method: Method, axes: &[Resized]) -> diag::Result<Option<resample::Resize>> {
+    let scales: Vec<f32> = axes.iter().map(|axis| axis.scale as f32).collect();
+    let gives = |(axis, &scale): (&Resized, &f32)| (axis.size as f32 * scale).floor() as usize == axis.result;
+    let is_old = matches!(method.coordinates, Coordinates::HalfPixelSymmetric | Coordinates::TfCropAndResize);
+    // ONNX Runtime knows cubic functions of images only.
+    let is_image = matches!(scales[..], [_, _] | [1.0, 1.0, _, _]);
+    let is_known = is_image || !matches!(method.mode, Mode::Cubic(_));
+    if method.antialias || is_old || !is_known || !axes.iter().zip(&scales).all(gives) {
+        return Ok(None);
+    }
+    let own = ["mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "exclude_outside"];
+    let mut attributes = cx.node.attributes.clone();
+    attributes.retain(|name, _| own.contains(&name.as_str()));
+    if cx.opset() < 11 {
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        attributes.insert("coordinate_transformation_mode".to_owned(), text("asymmetric"));
+        attributes.insert("nearest_mode".to_owned(), text("floor"));
+    }
+    Ok(Some((attributes.into_iter().collect(), scales)))
 }
 
 /// Copies first, then a few axes with weights at a time.

@@ -6,7 +6,7 @@ use super::mask::Mask;
 use super::reshape::Reshape;
 use super::{ExportSite, FloatOp, FloatOperator, Operand, ParamsRule, Problem, QuantOp, QuantOperator, Site};
 use crate::diag;
-use crate::ir::{DType, Params, QuantType, Shape, round_half_even};
+use crate::ir::{DType, Numerics, Params, QuantType, Shape, round_half_even};
 
 /// `exp(x) / sum of exp(x)` over `axis`.
 #[derive(Debug, Clone)]
@@ -21,15 +21,16 @@ pub struct Softmax {
 /// `e = (exponentials[d >> 8] * fine[d & 255] + 2^30) >> 31`, and `p` the bits of a probability:
 ///
 /// ```text
-/// reciprocal = floor(2^(31 + bits) / sum of e)
+/// reciprocal = floor(one / sum of e)
 /// y = min(hi, ((e * reciprocal + 2^(30 + bits - p)) >> (31 + bits - p)) + zero)
 /// ```
 ///
 /// An element that is masked has `e = 0`.
 ///
-/// `e * reciprocal / 2^(31 + bits)` is the probability, `2^p` of it a step. All values but the last sum are unsigned; the
-/// largest exponential is `2^bits`, so the sum is at least that and the reciprocal at most `2^31`. A result of 8 bits has
-/// `p = 8` and the zero point -128, one of 16 bits `p = 15` and the zero point 0.
+/// `e / sum of e` is the probability; `one` is `2^(31 + bits)` where `2^p` steps are a probability of 1, and less by their
+/// ratio where the model has fewer steps. All values but the last sum are unsigned; the largest exponential is `2^bits`, so
+/// the sum is at least that and the reciprocal at most `2^31`. A result of 8 bits has `p = 8` and, unless the model says
+/// otherwise, 256 steps and the zero point -128; one of 16 bits `p = 15` and the zero point 0.
 #[derive(Debug, Clone)]
 pub struct QSoftmax {
     /// The axis.
@@ -42,6 +43,10 @@ pub struct QSoftmax {
     pub output: DType,
     /// Fractional bits of the exponentials: the most with which a sum stays below 2^31.
     pub bits: u32,
+    /// What is divided by the sum; at most `2^(31 + bits)`.
+    pub one: u64,
+    /// The integer that stands for 0 in the result.
+    pub zero: i32,
     /// What takes part.
     pub mask: Option<Mask>,
 }
@@ -91,6 +96,7 @@ impl FloatOperator for Softmax {
         let terms = site.operands[0].shape.dims()[self.axis];
         let (input, output) = ((site.operands[0].dtype, scale), site.result.dtype);
         let softmax = QSoftmax::for_types(self.axis, input, terms, output)?;
+        let softmax = softmax.with_steps(site.result_params(), site.numerics);
         Ok(QSoftmax { mask: self.mask.clone(), ..softmax }.into())
     }
 
@@ -106,6 +112,12 @@ impl FloatOperator for Softmax {
         let masked = if self.mask.is_some() { ", masked" } else { "" };
         format!("axis {}{masked}", self.axis)
     }
+}
+
+/// Whether a result of 8 bits with these parameters is computed at once: with more steps than 256 the reciprocal would
+/// need another bit.
+pub fn accepts(params: Params) -> bool {
+    params.scale >= Params::unit_interval().scale
 }
 
 fn infer(input: &Shape, axis: usize) -> Result<Shape, String> {
@@ -141,14 +153,30 @@ impl QSoftmax {
             DType::I4 | DType::I8 => (table(one, scale), vec![]),
             DType::I16 | DType::I32 => (table(one, scale * 256.0), table(f64::from(1u32 << 31), scale)),
         };
-        Ok(QSoftmax { axis, exponentials, fine, output, bits, mask: None })
+        let one = 1 << (31 + bits);
+        let zero = if output.bits() > 8 { 0 } else { DType::I8.min() };
+        Ok(QSoftmax { axis, exponentials, fine, output, bits, one, zero, mask: None })
     }
 
-    /// Bits of a probability, the integer that stands for 0, and the largest result.
-    pub fn result(&self) -> (u32, i32, i32) {
+    /// With the steps and the zero point of a result of 8 bits that [`accepts`] them. ONNX Runtime's `QLinearSoftmax`
+    /// takes the number of steps for an integer and cuts it off.
+    fn with_steps(self, params: Params, numerics: Numerics) -> QSoftmax {
+        if self.output.bits() > 8 {
+            return self;
+        }
+        let steps = match numerics {
+            Numerics::Native => 1.0 / params.scale.get(),
+            Numerics::Ort => f64::from((1.0 / params.scale.as_f32()).floor()),
+        };
+        let one = ((1u64 << (31 + self.bits)) as f64 * (steps / 256.0).min(1.0)).round() as u64;
+        QSoftmax { one, zero: params.zero_point, ..self }
+    }
+
+    /// Bits of a probability, and the largest result.
+    pub fn result(&self) -> (u32, i32) {
         match self.output {
-            DType::I4 | DType::I8 => (8, DType::I8.min(), DType::I8.max()),
-            DType::I16 | DType::I32 => (15, 0, DType::I16.max()),
+            DType::I4 | DType::I8 => (8, DType::I8.max()),
+            DType::I16 | DType::I32 => (15, DType::I16.max()),
         }
     }
 
@@ -169,11 +197,11 @@ impl QSoftmax {
         let max = x.iter().filter(|(_, keep)| *keep).map(|(x, _)| *x).max().unwrap_or(0);
         let e = x.iter().map(|&(x, keep)| if keep { self.exponential(max - x) } else { 0 });
         let e: Vec<u64> = e.collect();
-        let reciprocal = (1u64 << (31 + self.bits)) / e.iter().sum::<u64>();
-        let (probability_bits, zero, hi) = self.result();
+        let reciprocal = self.one / e.iter().sum::<u64>();
+        let (probability_bits, hi) = self.result();
         let shift = 31 + self.bits - probability_bits;
         let half = 1u64 << (shift - 1);
-        e.iter().map(|&e| (((e * reciprocal + half) >> shift) as i32 + zero).min(hi)).collect()
+        e.iter().map(|&e| (((e * reciprocal + half) >> shift) as i32 + self.zero).min(hi)).collect()
     }
 }
 
@@ -205,6 +233,7 @@ impl QuantOperator for QSoftmax {
     fn describe(&self) -> String {
         let masked = if self.mask.is_some() { ", masked" } else { "" };
         let (axis, bits, next) = (self.axis, self.bits, self.exponentials[1]);
-        format!("axis {axis}, {bits} fractional bits, exp(-1 step) = {next}{masked}")
+        let given = if self.one == 1 << (31 + bits) { String::new() } else { format!(", one = {}", self.one) };
+        format!("axis {axis}, {bits} fractional bits, exp(-1 step) = {next}{given}{masked}")
     }
 }

@@ -170,7 +170,12 @@ impl Weighted {
             self.input_zero,
             self.output_zero,
             match self.channels.first().map(|channel| channel.multiplier.rounding()) {
-                Some(Rounding { shift, even: true }) => format!("round_half_even(acc * multiplier[c] / 2^{shift})"),
+                Some(Rounding { shift, even: true, single: false }) => {
+                    format!("round_half_even(acc * multiplier[c] / 2^{shift})")
+                }
+                Some(Rounding { shift, even: true, single: true }) => {
+                    format!("round_half_even(float32(acc * multiplier[c]) / 2^{shift})")
+                }
                 _ => "((acc * multiplier[c] + 2^30) >> 31)".to_owned(),
             }
         )
@@ -321,7 +326,10 @@ fn multipliers(rows: &[Row], site: &Site) -> Result<Vec<Multiplier>, Problem> {
     let exact_shift = (shift.saturating_sub(MAX_LOST_BITS).max(1)..=shift).rev().find(fits);
     let one = |(channel_idx, row): (usize, &Row)| {
         let multiplier = match (site.numerics, exact_shift) {
-            (Numerics::Ort, Some(shift)) => Multiplier::exact(factor(row), shift, reach),
+            (Numerics::Ort, Some(shift)) => {
+                let exact = Multiplier::exact(factor(row), shift, reach);
+                if site.result.dtype.bits() > 8 { exact } else { exact.map(Multiplier::in_single_precision) }
+            }
             (Numerics::Native, _) | (Numerics::Ort, None) => native(row),
         };
         multiplier.ok_or_else(|| in_channel(channel_idx, too_narrow()))

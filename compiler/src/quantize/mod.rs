@@ -143,7 +143,7 @@ impl Quantizer<'_> {
         let copied = self.source.is_output(id)
             && (matches!(node.op, QuantOp::Input(_)) || outputs.any(|output| output == Some(&operand)));
         requantize.is_full()
-            && node.value.dtype == DType::I8
+            && node.value.dtype == requantize.element.dtype()
             && node.value.params() == Some(requantize.params)
             && !copied
     }

@@ -11,7 +11,7 @@ use crate::ops::input::Element;
 use crate::ops::recurrent::{Inside, Output};
 use crate::ops::requantize::{Requantize, quantization_of};
 use crate::ops::unary::{Unary, apply_chain};
-use crate::ops::{FloatOp, ParamsRule};
+use crate::ops::{FloatOp, ParamsRule, softmax};
 
 /// What the integers of a tensor mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,7 +57,7 @@ pub fn assign(
         let narrow = !node.op.is_wide();
         let dtype = if narrow { Some(DType::I8) } else { wanted.activations.get(&id).copied() };
         let own_bytes = match node.op.params_rule() {
-            _ if prescribed.contains_key(&id) => prescribed.get(&id).copied(),
+            _ if prescribed.contains_key(&id) => in_bytes(prescribed[&id]),
             ParamsRule::Fixed(params) => Some(params),
             ParamsRule::SameAsOperand => bytes.get(&graph.operands(id)[0]).copied(),
             ParamsRule::Own => range(graph, ranges, id).and_then(Params::asymmetric_int8),
@@ -65,7 +65,10 @@ pub fn assign(
         };
         bytes.extend(own_bytes.map(|params| (id, params)));
         let assignment = match node.op.params_rule() {
-            _ if prescribed.contains_key(&id) => Assignment::Params(DType::I8, prescribed[&id]),
+            _ if prescribed.contains_key(&id) => {
+                let (dtype, params) = prescribed[&id];
+                Assignment::Params(dtype, params)
+            }
             ParamsRule::Fixed(params) => {
                 let dtype = dtype.unwrap_or(precisions.activations);
                 Assignment::Params(dtype, params.for_type(dtype))
@@ -104,10 +107,10 @@ pub fn assign(
     Assigned { types: assigned, bytes }
 }
 
-/// Whether an input of integers is only ever used as positions: such integers stay what they are.
+/// Whether an input is only ever used as positions: they stay the integers that they are, or that ONNX cuts reals off to.
 fn holds_positions(graph: &Graph<Float>, id: NodeId) -> bool {
-    matches!(&graph.node(id).op, FloatOp::Input(input) if input.element == Element::Integer)
-        && used_as_positions(graph, id)
+    let is_number = |element| matches!(element, Element::Integer | Element::Real);
+    matches!(&graph.node(id).op, FloatOp::Input(input) if is_number(input.element)) && used_as_positions(graph, id)
 }
 
 fn used_as_positions(graph: &Graph<Float>, id: NodeId) -> bool {
@@ -123,38 +126,68 @@ fn used_as_positions(graph: &Graph<Float>, id: NodeId) -> bool {
 
 /// Parameters that the model itself gives to tensors: where it quantizes a tensor, the operator before computes with these
 /// parameters at once. Where it quantizes a tensor in several ways, with those that reach furthest.
-fn prescribed(graph: &Graph<Float>, order: &[NodeId]) -> BTreeMap<NodeId, Params> {
+fn prescribed(graph: &Graph<Float>, order: &[NodeId]) -> BTreeMap<NodeId, (DType, Params)> {
     let mut prescribed = BTreeMap::new();
     for &id in order.iter().rev() {
         if let FloatOp::Requantize(requantize) = &graph.node(id).op {
             prescribe(graph, graph.operands(id)[0], requantize, &mut prescribed);
         }
     }
-    let stored = order.iter().filter_map(|&id| Some((id, quantization_of(graph, id)?.params)));
+    let stored = order.iter().filter_map(|&id| {
+        let given = of(quantization_of(graph, id)?);
+        // What computes in 8 bits moves elements of more in 8 bits, too.
+        let given = if graph.node(id).op.is_wide() { given } else { (DType::I8, in_bytes(given)?) };
+        Some((id, given))
+    });
     prescribed.extend(stored);
     for &id in order {
         if let FloatOp::Constant(constant) = &graph.node(id).op
             && let Some(params) = stored_params(&constant.tensor)
         {
-            prescribed.entry(id).or_insert(params);
+            prescribed.entry(id).or_insert((DType::I8, params));
         }
     }
     prescribed
 }
 
-fn prescribe(graph: &Graph<Float>, id: NodeId, wanted: &Requantize, prescribed: &mut BTreeMap<NodeId, Params>) {
+/// Type and parameters of a quantization; what has 4 bits stands in 8.
+fn of(requantize: &Requantize) -> (DType, Params) {
+    let dtype = requantize.element.dtype();
+    (if dtype.bits() < 8 { DType::I8 } else { dtype }, requantize.params)
+}
+
+/// The same reach with 8 bits.
+fn in_bytes((dtype, params): (DType, Params)) -> Option<Params> {
+    if dtype.bits() <= 8 {
+        return Some(params);
+    }
+    let [min, max] = [dtype.min(), dtype.max()].map(|end| params.dequantize(end) as f32);
+    Range::new(min, max).and_then(Params::asymmetric_int8)
+}
+
+fn prescribe(
+    graph: &Graph<Float>,
+    id: NodeId,
+    wanted: &Requantize,
+    prescribed: &mut BTreeMap<NodeId, (DType, Params)>,
+) {
     let op = &graph.node(id).op;
     let takes = match op.params_rule() {
         // A table can end in any parameters.
         _ if matches!(op, FloatOp::Unary(_)) => true,
+        _ if matches!(op, FloatOp::Softmax(_)) => wanted.element.dtype().bits() <= 8 && softmax::accepts(wanted.params),
         ParamsRule::Own => true,
         ParamsRule::SameAsOperand if op.shares_params(0) => true,
         ParamsRule::SameAsOperand => return prescribe(graph, graph.operands(id)[0], wanted, prescribed),
         ParamsRule::Fixed(_) | ParamsRule::Index => false,
     };
-    let further = |other: &Params| wanted.params.scale > other.scale;
-    if takes && prescribed.get(&id).is_none_or(further) {
-        prescribed.insert(id, wanted.params);
+    let (dtype, params) = of(wanted);
+    let further = |(other, given): &(DType, Params)| match dtype.bits().cmp(&other.bits()) {
+        std::cmp::Ordering::Equal => params.scale > given.scale,
+        unequal => unequal.is_gt(),
+    };
+    if takes && (dtype.bits() <= 8 || op.is_wide()) && prescribed.get(&id).is_none_or(further) {
+        prescribed.insert(id, (dtype, params));
     }
 }
 

@@ -463,3 +463,27 @@ fn weights_and_biases_are_nearest() {
         assert_within(weighted.finish(0, acc).into(), &exact(&x), &bound, &(&row, bias, input, output));
     }
 }
+
+/// As ONNX Runtime's CPU kernels requantize: a product of 32-bit floats, ties to even. Sums close to ties, where exact
+/// products round otherwise.
+#[test]
+fn products_in_single_precision_round_as_floats() {
+    let mut random = fastrand::Rng::with_seed(24);
+    let mut otherwise = 0;
+    for _ in 0..200 {
+        let factor = 10f32.powf(random.f32() * 4.0 - 5.0);
+        let shift = Multiplier::exact_shift(std::iter::once(f64::from(factor)));
+        let most = (250.0 / factor).min(16_000_000.0) as i64;
+        let exact = Multiplier::exact(f64::from(factor), shift, most).expect("the factor is in range");
+        let single = exact.in_single_precision();
+        for _ in 0..2000 {
+            let tie = f64::from(random.i32(-249..249)) + 0.5;
+            let acc = ((tie / f64::from(factor)).round() as i64 + random.i64(-1..=1)).clamp(-most, most);
+            let float = (acc as f32 * factor).round_ties_even() as i64;
+            assert_eq!(single.apply_wide(acc), float, "{acc} times {factor:e}");
+            assert_eq!(i64::from(single.apply(acc as i32)), float, "{acc} times {factor:e}");
+            otherwise += u32::from(exact.apply_wide(acc) != float);
+        }
+    }
+    assert!(otherwise > 100, "only {otherwise} products come close enough to ties");
+}

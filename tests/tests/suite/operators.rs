@@ -464,6 +464,8 @@ fn functions() -> Vec<Case> {
             &[("alpha", 0.7f32.into()), ("beta", (-0.1f32).into())],
         ),
         unary_case("hard_swish", 14, "HardSwish", &[]),
+        unary_case("celu_alpha", 12, "Celu", &[("alpha", 0.4f32.into())]),
+        unary_case("swish_alpha", 24, "Swish", &[("alpha", 1.7f32.into())]),
         unary_case("clip_attributes", 7, "Clip", &[("min", (-1.0f32).into()), ("max", 2.5f32.into())]),
         unary_case("clip_attribute_max", 10, "Clip", &[("max", 2.5f32.into())]),
         clip_case("clip_min", Some(-1.0), None),
@@ -1713,6 +1715,12 @@ fn transposed_convolutions() -> Vec<Case> {
             &[3, 2, 3, 3],
             &[("auto_pad", "SAME_UPPER".into()), twice.clone()],
         ),
+        transposed_case(
+            "deconv_output_shape",
+            &image,
+            &[3, 2, 3, 3],
+            &[("output_shape", [8, 6].into()), ("kernel_shape", [3, 3].into()), twice.clone()],
+        ),
         transposed_case("deconv_1d", &[2, 3, 7], &[3, 4, 4], &[("strides", [3].into()), ("pads", [1, 0].into())]),
         transposed_case("deconv_3d", &[1, 2, 3, 2, 3], &[2, 2, 2, 3, 2], &[("strides", [2, 1, 2].into())]),
         Case::new(
@@ -1863,6 +1871,40 @@ fn positions() -> Vec<Case> {
                     .node("OneHot", &["i", "d", "v"], &["y"])
             }),
         ),
+        Case::new("if_of_shapes", {
+            // The condition is known once the shape of its tensor is.
+            let then = Onnx::new(13).node("Relu", &["x"], &["t"]).output("t");
+            let otherwise = Onnx::new(13).node("Neg", &["x"], &["t"]).output("t");
+            let branches = [("then_branch", then.into()), ("else_branch", otherwise.into())];
+            let model = Onnx::new(13).input("x", &[2, 3]).node("Shape", &["x"], &["s"]).ints("z", &[], &[1]);
+            let model = model.ints("three", &[], &[3]).node("Gather", &["s", "z"], &["n"]);
+            let model = model.node("Equal", &["n", "three"], &["c"]).node_with("If", &["c"], &["r"], &branches);
+            model.node("Tanh", &["r"], &["y"]).output("y")
+        }),
+        Case::new("loop_of_layers", {
+            let mut body = Onnx::new(13).node("Identity", &["c"], &["d"]).node("Mul", &["v", "k"], &["u"]);
+            body = body.node("Tanh", &["u"], &["w"]).node("Identity", &["w"], &["e"]);
+            let body = body.typed_input("i", 7, &[]).typed_input("c", 9, &[]).typed_input("v", 1, &["2", "3"]);
+            let body = ["d", "w", "e"].into_iter().fold(body, Onnx::output);
+            let model = Onnx::new(13).input("x", &[2, 3]).weights("k", &[], &[1.5]).ints("n", &[], &[3]);
+            let model = model.node_with("Loop", &["n", "", "x"], &["f", "all"], &[("body", body.into())]);
+            model.output("f").output("all")
+        })
+        .steps(6.0),
+        Case::new("upsample", {
+            let scales = [1.0, 1.0, 2.0, 3.0];
+            let model = Onnx::new(9).input("x", &[1, 2, 3, 2]).weights("s", &[4], &scales);
+            model.node_with("Upsample", &["x", "s"], &["y"], &[("mode", "nearest".into())]).output("y")
+        }),
+        Case::new("one_hot_of_tokens", {
+            let model = Onnx::new(13).typed_input("x", 7, &["2", "4"]).ints("d", &[], &[5]);
+            let attributes = [("axis", 1.into())];
+            model
+                .weights("v", &[2], &[-1.0, 2.0])
+                .node_with("OneHot", &["x", "d", "v"], &["y"], &attributes)
+                .output("y")
+        })
+        .between(-7.0, 7.0),
         Case::new(
             "bytes",
             Onnx::new(13)

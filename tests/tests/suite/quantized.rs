@@ -25,6 +25,7 @@ use super::operators;
 const FLOAT: i32 = 1;
 const U8: i32 = 2;
 const I8: i32 = 3;
+const I16: i32 = 5;
 const I32: i32 = 6;
 const U4: i32 = 21;
 const I4: i32 = 22;
@@ -99,6 +100,7 @@ fn bounds(element: i32) -> (i64, i64) {
 fn integers(element: i32, values: &[i64]) -> Vec<u8> {
     match element {
         U4 | I4 => values.chunks(2).map(|pair| (pair[0] & 15 | (pair.get(1).unwrap_or(&0) & 15) << 4) as u8).collect(),
+        I16 => values.iter().flat_map(|&value| (value as i16).to_le_bytes()).collect(),
         I32 => values.iter().flat_map(|&value| (value as i32).to_le_bytes()).collect(),
         _ => values.iter().map(|&value| value as u8).collect(),
     }
@@ -173,6 +175,13 @@ fn weights_of_every_kind() -> Vec<Case> {
         case("uint8_asymmetric", conv(&Weights::per_tensor(U8, 77))),
         case("uint8_from_zero", conv(&Weights::per_tensor(U8, 0))),
         case("uint8_per_channel", conv(&Weights::per_channel(U8, 4, 140, 0))),
+        // The integers of the other runtime are 16 bits wide between input and result.
+        case("int16", {
+            let model = image().params("x16", 0.00004, 0, I16).params("r16", 0.0002, 0, I16).pair("x", "x16");
+            let model = model.stored("w", &[4, 2, 3, 3], &Weights::per_channel(I8, 4, 0, 0));
+            let model = model.node("Conv", &["x_d", "w"], &["r"]).pair("r", "r16").node("Relu", &["r_d"], &["p"]);
+            opset_21(model.pair("p", "y").node("Identity", &["p_d"], &["y"]))
+        }),
         case("int4", opset_21(conv(&Weights::per_channel(I4, 4, 0, 0)))),
         case("uint4", opset_21(conv(&Weights::per_tensor(U4, 8)))),
         case("gemm_columns", dense("Gemm", &[5, 4], &Weights::per_channel(I8, 4, 0, 1), &[])),
@@ -402,7 +411,7 @@ fn sample(random: &mut fastrand::Rng, graph: &Checked<Graph<Quant>>, input: i32)
     let inputs = graph.inputs().iter().map(|&id| {
         let ty = &graph.node(id).value;
         let params = ty.params().expect("inputs are reals");
-        let values: Vec<i32> = (0..ty.shape.len()).map(|_| random.i32(-128..=127)).collect();
+        let values: Vec<i32> = (0..ty.shape.len()).map(|_| random.i32(ty.dtype.min()..=ty.dtype.max())).collect();
         for &q in &values {
             match input {
                 U8 => bytes.push((q + 128) as u8),
@@ -513,6 +522,11 @@ fn written_models_read_back_as_the_same_integers() {
         frontend.numerics = case.frontend.numerics;
         let (graph, _) = driver::quantize(&frontend, &Ranges::default(), &Settings::default())
             .unwrap_or_else(|problem| panic!("{}: {problem:?}", case.name));
+        // The states of recurrent layers have 16 bits inside, whose ranges are calibrated and no part of the model.
+        let mut ops = graph.topological().into_iter().map(|id| &graph.node(id).op);
+        if ops.any(|op| matches!(op, QuantOp::Recurrent(_))) {
+            continue;
+        }
         for inputs in &case.inputs {
             if evaluate(&graph, inputs) != evaluate(&case.build.quant, inputs) {
                 failures.push(format!("{}:\n{}\n{}", case.name, *graph, *case.build.quant));

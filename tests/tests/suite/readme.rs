@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use ptqc::estimate::estimate;
-use ptqc::front::{QUANTIZED_OPERATORS, REGISTRY, Support};
+use ptqc::front::{QUANTIZED_OPERATORS, REGISTRY, Support, WRITTEN_OUT};
 use ptqc::plan::Goal;
 use ptqc_target_runtimes::{TARGETS, Target};
 use ptqc_tests::real::MODELS;
@@ -47,6 +47,7 @@ fn operators() -> Result<()> {
         names(|support| matches!(support, Support::PassThrough)),
         names(|support| matches!(support, Support::Folded)),
         quantized.collect::<Vec<_>>().join(", "),
+        WRITTEN_OUT.iter().map(|operator| operator.op_type).collect::<Vec<_>>().join(", "),
     ];
     let rows = table(&readme()?, &["operators", "what happens"])?;
     assert_eq!(rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>(), expected);
@@ -57,10 +58,13 @@ fn operators() -> Result<()> {
 fn operator_sets() -> Result<()> {
     let row = |row: &ptqc::front::Row| {
         let opsets = format!("{} to {}", row.opsets().start(), row.opsets().end());
-        vec![row.op_type.to_owned(), opsets, row.summary.to_owned()]
+        [row.op_type, &opsets, row.precisions(), row.restrictions(), row.summary].map(str::to_owned).to_vec()
     };
     let expected: Vec<Vec<String>> = REGISTRY.iter().map(row).collect();
-    assert_eq!(table(&readme()?, &["operator", "operator sets", "what becomes of it"])?, expected);
+    assert_eq!(
+        table(&readme()?, &["operator", "operator sets", "precisions", "restrictions", "what becomes of it"])?,
+        expected
+    );
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use ptqc::driver::{Frontend, Sample};
 use ptqc::print::ArenaMode;
 use ptqc_target_runtimes::{Compiler, TARGETS, Target};
 use ptqc_tests::case::{build, calibrate, evaluate_all, load, open_samples, quantize_samples, run_and_compare};
-use ptqc_tests::real::{MODELS, RealModel};
+use ptqc_tests::real::{self, RealModel};
 use ptqc_tests::toolchain::{self, STRICT};
 use rayon::prelude::*;
 
@@ -27,8 +27,7 @@ struct Loaded {
 
 /// All models that are present, calibrated.
 fn loaded() -> Result<Vec<Loaded>> {
-    let (present, absent): (Vec<&RealModel>, Vec<&RealModel>) =
-        MODELS.iter().partition(|model| model.model().is_some());
+    let (present, absent): (Vec<&RealModel>, Vec<&RealModel>) = real::all().partition(|model| model.model().is_some());
     for model in absent {
         println!("skipped: the model {} is absent", model.name);
     }

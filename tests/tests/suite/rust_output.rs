@@ -19,7 +19,7 @@ use ptqc_tests::case::{
 };
 use ptqc_tests::cases::Compiled;
 use ptqc_tests::onnx::{Onnx, numbers};
-use ptqc_tests::real::MODELS;
+use ptqc_tests::real;
 use ptqc_tests::rust::{self, Batch, Profile, Rustc, float_instructions, undefined_symbols};
 use ptqc_tests::toolchain::{self, is_installed, must_not_skip};
 use rayon::prelude::*;
@@ -42,7 +42,7 @@ struct Real {
 /// The real models that are present; with at most `count` samples.
 fn real_models(count: usize) -> Result<Vec<Real>> {
     let mut all = vec![];
-    for model in MODELS {
+    for model in real::all() {
         let Some(path) = model.model() else {
             println!("skipped: the model {} is absent", model.name);
             continue;

@@ -4,6 +4,7 @@
 
 mod cell;
 mod curve;
+mod export;
 mod import;
 mod integer;
 mod rules;
@@ -14,7 +15,8 @@ pub use import::import;
 pub use integer::{Blend, QRecurrent, QState, RESET_MAX, Row};
 pub use rules::{Activation, Kind, Rules};
 
-use super::{FloatOperator, Problem, QuantOp, Site, weighted};
+use super::export::Export;
+use super::{ExportSite, FloatOperator, Problem, QuantOp, Site, weighted};
 use crate::ir::{Multiplier, Shape, round_half_even};
 
 /// What the result of a recurrent operator is.
@@ -305,6 +307,10 @@ impl FloatOperator for Recurrent {
             clamp: crate::ir::Clamp::full(site.result.dtype),
         };
         Ok(op.into())
+    }
+
+    fn export(&self, export: &mut Export, site: &ExportSite) -> Result<String, Problem> {
+        Ok(self.written(export, site))
     }
 
     fn describe(&self) -> String {

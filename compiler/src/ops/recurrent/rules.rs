@@ -117,6 +117,23 @@ impl Activation {
         }
     }
 
+    /// Name in ONNX, alpha and beta.
+    pub fn written(self) -> (&'static str, Option<f32>, Option<f32>) {
+        match self {
+            Activation::Affine(alpha, beta) => ("Affine", Some(alpha), Some(beta)),
+            Activation::Relu => ("Relu", None, None),
+            Activation::LeakyRelu(alpha) => ("LeakyRelu", Some(alpha), None),
+            Activation::ThresholdedRelu(alpha) => ("ThresholdedRelu", Some(alpha), None),
+            Activation::Tanh => ("Tanh", None, None),
+            Activation::ScaledTanh(alpha, beta) => ("ScaledTanh", Some(alpha), Some(beta)),
+            Activation::Sigmoid => ("Sigmoid", None, None),
+            Activation::HardSigmoid(alpha, beta) => ("HardSigmoid", Some(alpha), Some(beta)),
+            Activation::Elu(alpha) => ("Elu", Some(alpha), None),
+            Activation::Softsign => ("Softsign", None, None),
+            Activation::Softplus => ("Softplus", None, None),
+        }
+    }
+
     /// The activation of this name (in any case). The closures give the next of the alphas and betas that are listed.
     fn named(
         name: &str,
