@@ -85,8 +85,11 @@ pub fn assign(
                 (Some(assignment), _) => assignment,
                 (None, Some(range)) => {
                     let default = || resolution::narrowest(graph, id, ranges, precisions.activations);
+                    let asked = dtype.unwrap_or(precisions.activations);
                     let dtype = dtype.unwrap_or_else(default);
-                    own(node, unclipped(range, node, ranges, dtype), dtype, problems)
+                    // Where 8 bits are too coarse for an input, 16 may be, too: then they are not for headroom.
+                    let headroom = if dtype == asked { HEADROOM } else { 1.0 };
+                    own(node, unclipped(range, node, ranges, dtype, headroom), dtype, problems)
                 }
                 (None, None) => {
                     missing.push(node.observed.as_deref().unwrap_or(&node.name));
@@ -252,13 +255,13 @@ fn own(node: &Node<Float>, range: Range, dtype: DType, problems: &mut Diagnostic
 const HEADROOM: f32 = 4.0;
 
 /// With more than 8 bits there is no need to clip what calibration has seen, nor what goes somewhat beyond.
-fn unclipped(range: Range, node: &Node<Float>, ranges: &Ranges, dtype: DType) -> Range {
+fn unclipped(range: Range, node: &Node<Float>, ranges: &Ranges, dtype: DType, headroom: f32) -> Range {
     if dtype.bits() <= 8 || matches!(node.op, FloatOp::Constant(_)) {
         return range;
     }
     let entry = node.observed.as_ref().and_then(|name| ranges.entry(name));
     let seen = entry.and_then(|entry| entry.observed).and_then(|seen| Range::new(seen.min(), seen.max()));
-    seen.map_or(range, |seen| range.union(seen)).scaled(HEADROOM)
+    seen.map_or(range, |seen| range.union(seen)).scaled(headroom)
 }
 
 /// The observed range; for a tensor that the ONNX model does not have, what follows from its neighbours.
