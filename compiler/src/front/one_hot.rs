@@ -27,7 +27,7 @@ struct Axis(i64);
 
 impl Axis {
     /// Counted from the start, for positions of this rank.
-    fn from_start(&self, rank: usize) -> TractResult<usize> {
+    fn counted_from_start(&self, rank: usize) -> TractResult<usize> {
         let axis = if self.0 < 0 { self.0 + rank as i64 + 1 } else { self.0 };
         let axis = usize::try_from(axis).ok().filter(|&axis| axis <= rank);
         axis.ok_or_else(|| TractError::msg(format!("axis {} of positions of rank {rank}", self.0)))
@@ -50,14 +50,14 @@ impl Expansion for Axis {
         s.equals(&inputs[2].datum_type, &outputs[0].datum_type)?;
         s.given_2(&inputs[0].shape, &inputs[1].value, move |s, positions, depth| {
             let mut shape: TVec<TDim> = positions.to_vec().into();
-            shape.insert(self.from_start(positions.len())?, (depth.cast_to_scalar::<i64>()? as usize).to_dim());
+            shape.insert(self.counted_from_start(positions.len())?, (depth.cast_to_scalar::<i64>()? as usize).to_dim());
             s.equals(&outputs[0].shape, ShapeFactoid::from(shape.to_vec()))
         })
     }
 
     fn wire(&self, name: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         let positions = model.outlet_fact(inputs[0])?;
-        let axis = self.from_start(positions.rank())?;
+        let axis = self.counted_from_start(positions.rank())?;
         let constant = |port: usize| {
             let constant = model.outlet_fact(inputs[port])?.konst.clone();
             constant.ok_or_else(|| TractError::msg("depth or values of a OneHot are computed"))

@@ -69,11 +69,13 @@ mod tests {
     #[test]
     fn results_are_the_rounded_quotients() {
         let ty = QuantType::real(Shape::new([1]), DType::I16, Params::integers());
-        let operand = |data| Operand { ty: &ty, data };
         for m in (1..=i32::from(i16::MAX)).step_by(97) {
             for x in (-m..=m).step_by((m as usize / 500).max(1)).chain([-m, m, 0, m / 2]) {
                 let [x_data, m_data] = [[x], [m]];
-                let [y] = DynamicQuantize.evaluate(&[operand(&x_data), operand(&m_data)], &ty)[..] else { panic!() };
+                let [y] = DynamicQuantize.evaluate(&[&x_data, &m_data].map(|data| Operand { ty: &ty, data }), &ty)[..]
+                else {
+                    panic!()
+                };
                 let exact = 127.0 * f64::from(x) / f64::from(m);
                 assert!((f64::from(y) - exact).abs() <= 0.5 + 0.005, "{x} / {m}: {y} for {exact}");
             }

@@ -98,7 +98,7 @@ fn shared(w: &mut Writer, x: ByHead, heads: usize) -> Outcome<ByHead> {
     if own == heads {
         return Ok(x);
     }
-    if own == 0 || heads % own != 0 {
+    if own == 0 || !heads.is_multiple_of(own) {
         return Err(Reason::Never(format!("{heads} heads cannot share {own}")));
     }
     let indices: Vec<i64> = (0..heads).map(|head| (head / (heads / own)) as i64).collect();
