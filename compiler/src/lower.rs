@@ -151,7 +151,7 @@ fn add_constants(plan: &Plan, blobs: &mut Vec<Blob>) -> Vec<Option<BlobId>> {
         }
         let blob = Blob {
             name: format!("constant{}", blobs.len()),
-            doc: format!("Constant {} of shape {}.", tensor.name, tensor.ty.shape),
+            doc: format!("Constant `{}` of shape {}.", tensor.name, tensor.ty.shape),
             elem: kernels::elem(&tensor.ty),
             data: data.iter().map(|&q| i64::from(q)).collect(),
         };
