@@ -16,6 +16,7 @@ fn ir_version(opset: i64) -> i64 {
 
 /// ONNX's numbers of element types.
 const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
 const INT64: i32 = 7;
 
 /// The bytes of a graph.
@@ -89,7 +90,7 @@ fn tensor(tensor: &Initializer) -> pb::TensorProto {
     let (data_type, raw_data) = match &tensor.data {
         Elements::Float(data) => (FLOAT, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
         Elements::Int64(data) => (INT64, data.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        Elements::Bytes(data) => (2, data.clone()),
+        Elements::Bytes(data) => (UINT8, data.clone()),
         Elements::Quantized(DType::I4 | DType::I8, data) => (3, data.iter().map(|&q| q as i8 as u8).collect()),
         Elements::Quantized(DType::I16, data) => (5, data.iter().flat_map(|&q| (q as i16).to_le_bytes()).collect()),
         Elements::Quantized(_, data) => (6, data.iter().flat_map(|&q| q.to_le_bytes()).collect()),

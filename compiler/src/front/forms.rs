@@ -5,6 +5,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 
+use super::preflight::is_default;
 use super::tensors::{floats, integer, node};
 
 /// tract reads `Resize` from operator set 10 on; in older models it comes from `Upsample`, and means the same. Both take
@@ -36,7 +37,7 @@ fn resize_of_old(context: &ParsingContext, node: &pb::NodeProto) -> TractResult<
 
 /// The model without such operators.
 pub fn rewritten(mut proto: pb::ModelProto) -> pb::ModelProto {
-    let default = proto.opset_import.iter().find(|import| import.domain.is_empty() || import.domain == "ai.onnx");
+    let default = proto.opset_import.iter().find(|import| is_default(&import.domain));
     let opset = default.map_or(0, |import| import.version);
     let Some(graph) = &mut proto.graph else { return proto };
     let mut rewriter = Rewriter { nodes: vec![], initializers: vec![], name: String::new() };

@@ -109,7 +109,8 @@ fn check_opset(proto: &pb::ModelProto, problems: &mut Diagnostics) {
     }
 }
 
-fn is_default(domain: &str) -> bool {
+/// Whether a name of a domain means that of the ONNX standard.
+pub fn is_default(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 

@@ -134,7 +134,8 @@ fn not_a_recipe(text: &str, error: &toml::de::Error) -> Diagnostic {
     let message = line.map_or(message.to_owned(), |line| format!("line {line}: {message}"));
     Diagnostic::error(Code::RecipeFile, message).help(
         "a recipe has `activations` (\"int8\" or \"int16\") and `weight_bits` (8 or 4), for the whole model and in tables \
-         like [layers.\"/conv1/Conv\"], which can also have `dynamic` (true or false); tables like [tensors.\"/conv1/Relu_output_0\"] have `activations`",
+         like [layers.\"/conv1/Conv\"], which can also have `dynamic` (true or false); tables like \
+         [tensors.\"/conv1/Relu_output_0\"] have `activations`",
     )
 }
 

@@ -113,8 +113,7 @@ pub fn is_known(op_type: &str) -> bool {
 }
 
 fn find(node: &pb::NodeProto) -> Option<&'static WrittenOut> {
-    let is_default = node.domain.is_empty() || node.domain == "ai.onnx";
-    WRITTEN_OUT.iter().find(|operator| is_default && operator.op_type == node.op_type)
+    WRITTEN_OUT.iter().find(|operator| preflight::is_default(&node.domain) && operator.op_type == node.op_type)
 }
 
 /// What is written, and what is known.
